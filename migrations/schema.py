@@ -1,0 +1,45 @@
+"""Bring a database's schema to a revision; `vlmq db upgrade` and `vlmq serve` call this."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+# Any number will do, as long as every upgrade asks for the same one.
+_POSTGRES_LOCK = 7_305_118
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Apply what is missing; several processes may call this at once."""
+    with engine.execution_options(vlmq_writes=True).begin() as connection:
+        _one_at_a_time(connection)
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    with engine.execution_options(vlmq_writes=True).begin() as connection:
+        _one_at_a_time(connection)
+        command.downgrade(_config(connection), revision)
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the schema is the one that this version of vlmq expects."""
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        return current == ScriptDirectory.from_config(_config(connection)).get_current_head()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    # SQLite's immediate transaction is such a lock already.
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRES_LOCK})

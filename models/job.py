@@ -1,0 +1,118 @@
+"""The jobs table: one row a job, and the truth about it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import Base
+
+
+class JobStatus(StrEnum):
+    """`queued -> in_progress -> completed | failed | cancelled | expired`; the last four are final."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+class Job(Base):
+    """What a client submitted and what became of it. Status changes in models/lifecycle.py only."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    model: Mapped[str]
+    status: Mapped[JobStatus] = mapped_column(
+        Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds]),
+        default=JobStatus.QUEUED,
+    )
+    # The request as validated, in transformers' form, with inline media replaced by file ids.
+    request: Mapped[dict[str, Any]]
+    user_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    webhook: Mapped[dict[str, Any] | None]
+    priority: Mapped[int] = mapped_column(default=5)
+
+    created_at: Mapped[datetime]
+    available_at: Mapped[datetime]  # not claimed before this: a retry waits a little
+    start_deadline_at: Mapped[datetime]
+    run_s: Mapped[float]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+
+    # `attempt` fences every write and so grows with each claim; `releases` counts the claims that were given back
+    # without fault (a shutdown), which do not count against the job.
+    attempt: Mapped[int] = mapped_column(default=0)
+    releases: Mapped[int] = mapped_column(default=0)
+    worker_id: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+
+    output_text: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    usage: Mapped[dict[str, Any] | None]
+    timings: Mapped[dict[str, Any] | None]
+    manifest: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        Index(
+            "ix_jobs_claim",
+            "model",
+            priority.desc(),
+            "id",
+            postgresql_where=text("status = 'queued'"),
+            sqlite_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_lease",
+            "lease_expires_at",
+            postgresql_where=text("status = 'in_progress'"),
+            sqlite_where=text("status = 'in_progress'"),
+        ),
+        Index(
+            "ix_jobs_start_deadline",
+            "start_deadline_at",
+            postgresql_where=text("status = 'queued'"),
+            sqlite_where=text("status = 'queued'"),
+        ),
+        Index("ix_jobs_tenant", "tenant", "id"),
+    )
+
+    @property
+    def attempts(self) -> int:
+        """The tries that count."""
+        return self.attempt - self.releases
+
+
+class JobFile(Base):
+    """A file that a job's messages refer to, so that neither loses the other."""
+
+    __tablename__ = "job_files"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    file_id: Mapped[str] = mapped_column(ForeignKey("files.id"), primary_key=True, index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as its worker reports it."""
+
+    status: JobStatus
+    output_text: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    timings: dict[str, Any] | None = None
+    manifest: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None

@@ -1,0 +1,35 @@
+"""A job as clients see it: the body of answers and the `data` of webhooks."""
+
+from datetime import datetime
+from typing import Any
+
+from models.job import Job
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds."""
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def job_view(job: Job, *, with_request: bool = False) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "id": job.id,
+        "object": "job",
+        "model": job.model,
+        "status": job.status.value,
+        "created_at": timestamp(job.created_at),
+        "started_at": timestamp(job.started_at),
+        "finished_at": timestamp(job.finished_at),
+        "cancel_requested": job.cancel_requested_at is not None,
+        "attempts": job.attempts,
+        "priority": job.priority,
+        "output_text": job.output_text,
+        "finish_reason": job.finish_reason,
+        "usage": job.usage,
+        "timings": job.timings,
+        "manifest": job.manifest,
+        "error": job.error,
+        "webhook": job.webhook,
+        "metadata": job.user_metadata,
+    }
+    return view | {"request": job.request} if with_request else view

@@ -1,0 +1,161 @@
+"""The life of a webhook delivery: every change of its status, each a guarded update."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from models.db import utc_now
+from models.delivery import Delivery, DeliveryAttempt, DeliveryStatus
+from models.job import Job
+from models.job_view import job_view, timestamp
+from vlmq.ids import new_delivery_id
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one try brought: the receiver's status and the beginning of its answer, or why there was none."""
+
+    started_at: datetime
+    duration_s: float
+    status_code: int | None = None
+    error: str | None = None
+    response_excerpt: str | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+    @property
+    def gone(self) -> bool:
+        """410: the receiver wants no more tries (Standard Webhooks)."""
+        return self.status_code == 410
+
+
+def enqueue_delivery(session: Session, job: Job, event: str, data: dict[str, Any] | None = None) -> str | None:
+    """Put a message on its way if the job's webhook subscribes to `event`; returns its id.
+
+    `data` is the job's view unless given.
+    """
+    webhook = job.webhook
+    if webhook is None or event not in webhook["events"]:
+        return None
+    now = utc_now()
+    parts = urlsplit(webhook["url"])
+    delivery = Delivery(
+        id=new_delivery_id(),
+        tenant=job.tenant,
+        job_id=job.id,
+        event=event,
+        url=webhook["url"],
+        host=f"{parts.scheme}://{parts.netloc}".lower(),
+        payload={"type": event, "timestamp": timestamp(now), "data": job_view(job) if data is None else data},
+        created_at=now,
+        due_at=now,
+    )
+    session.add(delivery)
+    session.flush()
+    return delivery.id
+
+
+def claim_due(session: Session, *, lease_s: float, max_in_flight_per_host: int) -> Delivery | None:
+    """Take the delivery that is longest due and whose receiver is not already busy with as many as it may have."""
+    now = utc_now()
+    other = aliased(Delivery)
+    busy = (
+        select(func.count())
+        .where(other.status == DeliveryStatus.SENDING, other.host == Delivery.host)
+        .correlate(Delivery)
+        .scalar_subquery()
+    )
+    delivery = session.scalars(
+        select(Delivery)
+        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now, busy < max_in_flight_per_host)
+        .order_by(Delivery.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).first()
+    if delivery is None:
+        return None
+    taken = _changed(
+        session,
+        Delivery.id == delivery.id,
+        Delivery.status == DeliveryStatus.PENDING,
+        status=DeliveryStatus.SENDING,
+        claim=Delivery.claim + 1,
+        lease_expires_at=now + timedelta(seconds=lease_s),
+    )
+    if not taken:
+        return None
+    session.refresh(delivery)
+    return delivery
+
+
+def record_answer(session: Session, delivery: Delivery, answer: Answer, *, retry_after_s: Sequence[float]) -> bool:
+    """Note a try and what follows: delivered, due again by the schedule, or dead. False when the claim was lost."""
+    tries = delivery.tries + 1
+    values: dict[str, Any] = {"tries": tries, "lease_expires_at": None}
+    if answer.accepted:
+        values |= {"status": DeliveryStatus.DELIVERED, "delivered_at": utc_now()}
+    elif answer.gone or tries > len(retry_after_s):
+        values |= {"status": DeliveryStatus.DEAD}
+    else:
+        due_at = utc_now() + timedelta(seconds=retry_after_s[tries - 1])
+        values |= {"status": DeliveryStatus.PENDING, "due_at": due_at}
+    guard = Delivery.status == DeliveryStatus.SENDING, Delivery.claim == delivery.claim
+    if not _changed(session, Delivery.id == delivery.id, *guard, **values):
+        return False
+    session.add(
+        DeliveryAttempt(
+            delivery_id=delivery.id,
+            number=tries,
+            started_at=answer.started_at,
+            duration_s=answer.duration_s,
+            status_code=answer.status_code,
+            error=answer.error,
+            response_excerpt=answer.response_excerpt,
+        )
+    )
+    return True
+
+
+def redeliver(session: Session, delivery: Delivery) -> bool:
+    """Make a delivery due now, whatever became of it before; its id stays. False while it is being sent."""
+    return _changed(
+        session,
+        Delivery.id == delivery.id,
+        Delivery.status != DeliveryStatus.SENDING,
+        status=DeliveryStatus.PENDING,
+        due_at=utc_now(),
+    )
+
+
+def take_back_expired_sends(session: Session) -> int:
+    """Make due again what a dead sender held; it may have arrived already, hence "at least once"."""
+    result = session.execute(
+        update(Delivery)
+        .where(
+            Delivery.status == DeliveryStatus.SENDING,
+            or_(Delivery.lease_expires_at.is_(None), Delivery.lease_expires_at <= utc_now()),
+        )
+        .values(status=DeliveryStatus.PENDING, lease_expires_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    return result.rowcount if isinstance(result, CursorResult) else 0
+
+
+def count_due(session: Session) -> int:
+    now = utc_now()
+    due = select(func.count()).where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now)
+    return session.scalar(due) or 0
+
+
+def _changed(session: Session, *where: ColumnElement[bool], **values: Any) -> bool:
+    result = session.execute(
+        update(Delivery).where(*where).values(**values).execution_options(synchronize_session=False)
+    )
+    return isinstance(result, CursorResult) and result.rowcount == 1

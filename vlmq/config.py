@@ -1,0 +1,211 @@
+"""Every setting, read once at start from the environment, `.env` and secrets files; nothing else reads the environment.
+
+`VLMQ_…` names a setting, `__` goes one level down (`VLMQ_LIMITS__MAX_IMAGES=16`), and `DATABASE_URL`, `REDIS_URL` and
+`HF_TOKEN` mean what they mean everywhere.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BUNDLED_CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny-vlm"
+BUNDLED_MODEL = "tiny-vlm"
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used; the message names each variable and what it takes."""
+
+
+class ServedModel(BaseModel):
+    """A checkpoint under a name, with its settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    checkpoint: str = Field(description="a directory, or a repository on the Hugging Face hub")
+    revision: str | None = Field(None, description="a commit of the repository; pin it in production")
+    engine: Literal["generate", "scripted"] = "generate"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attn_implementation: str = Field("auto", description="auto | sdpa | eager | flash_attention_2 | …")
+    max_model_len: PositiveInt | None = Field(None, description="refuse prompts with more tokens than this")
+    max_in_flight: PositiveInt = Field(4, description="jobs that one worker holds at once")
+    default_num_frames: PositiveInt = Field(
+        8, description="frames of a video when the job names neither number nor rate"
+    )
+    max_frames: PositiveInt = Field(128, description="frames of one video at most")
+    modalities: frozenset[Literal["text", "image", "video"]] = frozenset({"text", "image", "video"})
+
+
+class Limits(BaseModel):
+    """What a request may ask for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: PositiveInt = 64 * 2**20
+    max_upload_bytes: PositiveInt = 2 * 2**30
+    max_json_depth: PositiveInt = 32
+    max_messages: PositiveInt = 256
+    max_text_chars: PositiveInt = 1_000_000
+    max_images: PositiveInt = 32
+    max_videos: PositiveInt = 4
+    max_new_tokens: PositiveInt = 8192
+    max_image_bytes: PositiveInt = 64 * 2**20
+    max_image_pixels: PositiveInt = 64_000_000
+    max_video_bytes: PositiveInt = 2 * 2**30
+    max_video_pixels: PositiveInt = Field(8192 * 4320, description="width times height of a video's picture")
+    max_video_s: PositiveFloat = 4 * 3600.0
+    fetch_timeout_s: PositiveFloat = Field(60.0, description="a whole download, from connect to the last byte")
+    decode_timeout_s: PositiveFloat = 60.0
+    decode_memory_bytes: PositiveInt = Field(2 * 2**30, description="address space of one decoding child")
+    start_s: PositiveFloat = Field(24 * 3600.0, description="a job's `deadlines.start_s` unless it says otherwise")
+    run_s: PositiveFloat = Field(900.0, description="a job's `deadlines.run_s` unless it says otherwise")
+
+
+class Timing(BaseModel):
+    """How the parts wait for each other, in seconds. Tests shorten these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lease_s: PositiveFloat = Field(30.0, description="a worker that does not renew for this long has lost its jobs")
+    heartbeat_s: PositiveFloat = Field(3.0, description="how often a worker renews its leases")
+    reconcile_s: PositiveFloat = Field(2.0, description="how often lost doorbells and expired leases are looked for")
+    drain_s: PositiveFloat = Field(
+        3.0, description="how long running jobs may finish after SIGTERM, before they go back"
+    )
+    stall_s: PositiveFloat = Field(300.0, description="an engine without a step for this long is taken for hung")
+    sse_heartbeat_s: PositiveFloat = 15.0
+    max_wait_s: PositiveFloat = Field(60.0, description="the longest `?wait=`")
+    stream_ttl_s: PositiveInt = Field(3600, description="how long a finished job's stream can be replayed")
+    webhook_output_s: PositiveFloat = Field(1.0, description="partial text is coalesced to one job.output per this")
+
+
+class Webhooks(BaseModel):
+    """Signing and delivery of webhooks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    secret: SecretStr | None = Field(None, description="whsec_… master; every tenant's own secret is derived from it")
+    previous_secret: SecretStr | None = Field(None, description="signs beside `secret` while receivers rotate")
+    # Svix's schedule, the widest used: nine tries over about 28 hours.
+    retry_after_s: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 36000)
+    timeout_s: PositiveFloat = 15.0
+    max_response_bytes: PositiveInt = 20 * 1024
+    max_in_flight_per_host: PositiveInt = 4
+
+
+class Settings(BaseSettings):
+    """All of vlmq's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VLMQ_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    data_dir: Path = Field(Path(".vlmq"), description="files, the one-machine database and Redis")
+    database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL", "VLMQ_DATABASE_URL"))
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=AliasChoices("REDIS_URL", "VLMQ_REDIS_URL"))
+    hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
+
+    models: dict[str, ServedModel] = Field(
+        default_factory=lambda: {BUNDLED_MODEL: ServedModel(checkpoint=str(BUNDLED_CHECKPOINT))},
+        description='JSON: {"name": {"checkpoint": "…"}}',
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_processes: PositiveInt = 1
+    api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict, description="tenant:key,tenant:key; without any, whoever reaches the port may use it"
+    )
+    dev_allow_private_urls: bool = Field(
+        False, description="development only: media and webhook URLs may be http and point to this machine or network"
+    )
+    light_threads: PositiveInt = 32
+    max_attempts: PositiveInt = 3
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    limits: Limits = Limits()
+    timing: Timing = Timing()
+    webhooks: Webhooks = Webhooks()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_api_keys(cls, values: dict[str, object]) -> dict[str, object]:
+        raw = values.get("api_keys")
+        if not isinstance(raw, str):
+            return values
+        pairs = [pair.partition(":") for pair in raw.split(",") if pair.strip()]
+        if any(not tenant.strip() or not key.strip() for tenant, _, key in pairs):
+            raise ValueError("VLMQ_API_KEYS takes tenant:key,tenant:key")
+        return values | {"api_keys": {tenant.strip(): key.strip() for tenant, _, key in pairs}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.models:
+            raise ValueError('VLMQ_MODELS names no model; it takes {"name": {"checkpoint": "…"}}')
+        if self.timing.heartbeat_s * 2 > self.timing.lease_s:
+            raise ValueError("VLMQ_TIMING__LEASE_S must be at least twice VLMQ_TIMING__HEARTBEAT_S")
+        if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("REDIS_URL takes redis://, rediss:// or unix://")
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """DATABASE_URL with its driver named; SQLite in the data directory when unset."""
+        url = self.database_url or f"sqlite:///{self.data_dir.resolve() / 'vlmq.db'}"
+        for prefix in ("postgres://", "postgresql://"):
+            if url.startswith(prefix):
+                return "postgresql+psycopg://" + url.removeprefix(prefix)
+        return url
+
+    @property
+    def broker_url(self) -> str:
+        """REDIS_URL as kombu writes it, which spells a Unix socket in its own way."""
+        if self.redis_url.startswith("unix://"):
+            return "redis+socket://" + self.redis_url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+        return self.redis_url
+
+    @property
+    def files_dir(self) -> Path:
+        return self.data_dir / "files"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings.
+
+    Raises:
+        ConfigurationError: a variable cannot be used; the message names it.
+    """
+    return read_settings()
+
+
+def read_settings() -> Settings:
+    """Read the settings anew (see `get_settings`)."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"a VLMQ_… variable that takes JSON holds something else: {error}") from None
+
+
+def _explain(item: dict[str, object]) -> str:
+    location = item["loc"]
+    names = [str(part) for part in location] if isinstance(location, tuple) else []
+    if not names:
+        return str(item["msg"])
+    variable = names[0] if names[0] in ("DATABASE_URL", "REDIS_URL", "HF_TOKEN") else "VLMQ_" + "__".join(names).upper()
+    return f"{variable}: {item['msg']} (got {item['input']!r})"
