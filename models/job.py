@@ -95,6 +95,20 @@ class Job(Base):
         """The tries that count."""
         return self.attempt - self.releases
 
+    def status_data(self) -> dict[str, Any]:
+        """The data of a `status` event; a final one carries the result."""
+        data: dict[str, Any] = {"status": self.status.value, "attempt": self.attempt}
+        if self.error is not None:
+            data["error"] = self.error
+        if not self.status.is_final:
+            return data
+        return data | {
+            "finish_reason": self.finish_reason,
+            "output_text": self.output_text,
+            "usage": self.usage,
+            "timings": self.timings,
+        }
+
 
 class JobFile(Base):
     """A file that a job's messages refer to, so that neither loses the other."""

@@ -19,14 +19,14 @@ from vlmq.errors import ErrorCode, VlmqError
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A status change made by somebody who did not hold the job; its stream and the doorbells must hear of it."""
+    """A change of status that has been written; the job's stream and the doorbells must hear of it."""
 
     job_id: str
     attempt: int
     model: str
     status: JobStatus
+    event_data: dict[str, Any]
     delivery_id: str | None = None
-    error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def claimable_jobs(session: Session) -> dict[str, int]:
         .where(Job.status == JobStatus.QUEUED, Job.available_at <= now, Job.start_deadline_at > now)
         .group_by(Job.model)
     )
-    return dict(rows.tuples().all())
+    return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
 
 
 def _end(session: Session, job_id: str, attempt: int, outcome: Outcome, *guard: ColumnElement[bool]) -> Change | None:
@@ -228,9 +228,9 @@ def _end(session: Session, job_id: str, attempt: int, outcome: Outcome, *guard: 
         return None
     job = session.get_one(Job, job_id, populate_existing=True)
     delivery_id = enqueue_delivery(session, job, f"job.{outcome.status.value}")
-    return Change(job_id, attempt, job.model, outcome.status, delivery_id, outcome.error)
+    return Change(job_id, attempt, job.model, outcome.status, job.status_data(), delivery_id)
 
 
 def _queued_again(session: Session, job_id: str) -> Change:
     job = session.get_one(Job, job_id, populate_existing=True)
-    return Change(job_id, job.attempt, job.model, JobStatus.QUEUED, error=job.error)
+    return Change(job_id, job.attempt, job.model, JobStatus.QUEUED, job.status_data())

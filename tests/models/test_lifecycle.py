@@ -1,0 +1,196 @@
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from models.db import Database, utc_now
+from models.delivery import Delivery
+from models.job import Job, JobStatus, Outcome
+from models.lifecycle import (
+    claim_next,
+    claimable_jobs,
+    expire_overdue,
+    finish,
+    release,
+    renew_leases,
+    request_cancel,
+    take_back_expired_leases,
+    try_again,
+)
+from vlmq.ids import new_job_id
+
+COMPLETED = Outcome(JobStatus.COMPLETED, output_text="a red circle", finish_reason="stop")
+FAILED = Outcome(JobStatus.FAILED, error={"code": "engine_error", "message": "…"})
+
+
+def insert_job(database: Database, **values: object) -> str:
+    now = utc_now()
+    fields: dict[str, object] = {
+        "id": new_job_id(),
+        "tenant": "default",
+        "model": "m",
+        "status": JobStatus.QUEUED,
+        "request": {"messages": []},
+        "user_metadata": {},
+        "webhook": None,
+        "created_at": now,
+        "available_at": now,
+        "start_deadline_at": now + timedelta(hours=1),
+        "run_s": 60.0,
+    }
+    job = Job(**(fields | values))
+    with database.write() as session:
+        session.add(job)
+    return job.id
+
+
+def claim(database: Database, worker_id: str = "w1", lease_s: float = 30.0) -> Job | None:
+    with database.write() as session:
+        return claim_next(session, model="m", worker_id=worker_id, lease_s=lease_s)
+
+
+def get(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        return session.get_one(Job, job_id)
+
+
+def test_a_job_is_claimed_once(database: Database) -> None:
+    job_id = insert_job(database)
+    claimed = claim(database)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempt, claimed.status) == (job_id, 1, JobStatus.IN_PROGRESS)
+    assert claim(database, "w2") is None
+
+
+def test_the_highest_priority_is_claimed_first_and_then_the_oldest(database: Database) -> None:
+    ids = [insert_job(database, priority=priority) for priority in (5, 5, 9)]
+    assert [getattr(claim(database), "id", None) for _ in range(3)] == [ids[2], ids[0], ids[1]]
+
+
+def test_a_finished_job_cannot_be_finished_again(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        assert finish(session, job_id, 1, COMPLETED) is not None
+    with database.write() as session:
+        assert finish(session, job_id, 1, FAILED) is None
+    assert get(database, job_id).output_text == "a red circle"
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database, "w1", lease_s=-1)
+    with database.write() as session:
+        (change,) = take_back_expired_leases(session, max_attempts=3)
+    assert change.status == JobStatus.QUEUED
+    second = claim(database, "w2")
+    assert second is not None
+    assert second.attempt == 2
+    with database.write() as session:
+        assert finish(session, job_id, 1, COMPLETED) is None
+        assert release(session, job_id, 1) is None
+    assert get(database, job_id).status == JobStatus.IN_PROGRESS
+    assert get(database, job_id).worker_id == "w2"
+
+
+def test_a_release_costs_no_attempt_but_moves_the_fence(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        assert release(session, job_id, 1) is not None
+    assert get(database, job_id).attempts == 0
+    again = claim(database)
+    assert again is not None
+    assert (again.attempt, again.attempts) == (2, 1)
+
+
+def test_a_job_whose_workers_keep_dying_fails_after_its_attempts(database: Database) -> None:
+    job_id = insert_job(database)
+    for _ in range(3):
+        assert claim(database, lease_s=-1) is not None
+        with database.write() as session:
+            take_back_expired_leases(session, max_attempts=3)
+    job = get(database, job_id)
+    assert job.status == JobStatus.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+
+
+def test_a_retry_waits_and_then_counts(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        change = try_again(session, job_id, 1, FAILED, after_s=60, max_attempts=3)
+    assert change is not None
+    assert change.status == JobStatus.QUEUED
+    assert claim(database) is None
+    assert get(database, job_id).error == FAILED.error
+
+
+def test_cancelling_a_queued_job_ends_it(database: Database) -> None:
+    job_id = insert_job(database)
+    with database.write() as session:
+        change = request_cancel(session, session.get_one(Job, job_id))
+    assert change is not None
+    assert get(database, job_id).status == JobStatus.CANCELLED
+    assert claim(database) is None
+
+
+def test_cancelling_a_running_job_is_seen_at_the_next_renewal(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        assert request_cancel(session, session.get_one(Job, job_id)) is None
+    with database.write() as session:
+        (held,) = renew_leases(session, worker_id="w1", lease_s=30)
+    assert held.cancel_requested
+
+
+def test_cancelling_a_final_job_changes_nothing(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        finish(session, job_id, 1, COMPLETED)
+    with database.write() as session:
+        assert request_cancel(session, session.get_one(Job, job_id)) is None
+    assert get(database, job_id).status == JobStatus.COMPLETED
+
+
+def test_a_job_that_starts_too_late_expires(database: Database) -> None:
+    job_id = insert_job(database, start_deadline_at=utc_now() - timedelta(seconds=1))
+    assert claim(database) is None
+    with database.write() as session:
+        (change,) = expire_overdue(session)
+    assert change.status == JobStatus.EXPIRED
+    assert get(database, job_id).status == JobStatus.EXPIRED
+
+
+def test_the_final_status_and_its_webhook_commit_together(database: Database) -> None:
+    webhook = {"url": "https://example.com/hook", "events": ["job.completed"]}
+    job_id = insert_job(database, webhook=webhook)
+    claim(database)
+    with database.write() as session:
+        change = finish(session, job_id, 1, COMPLETED)
+    with database.read() as session:
+        (delivery,) = session.scalars(select(Delivery))
+    assert change is not None
+    assert change.delivery_id == delivery.id
+    assert delivery.payload["type"] == "job.completed"
+    assert delivery.payload["data"]["output_text"] == "a red circle"
+
+
+def test_only_events_that_the_webhook_names_are_delivered(database: Database) -> None:
+    job_id = insert_job(database, webhook={"url": "https://example.com/hook", "events": ["job.failed"]})
+    claim(database)
+    with database.write() as session:
+        change = finish(session, job_id, 1, COMPLETED)
+    assert change is not None
+    assert change.delivery_id is None
+
+
+def test_claimable_jobs_are_counted_by_model(database: Database) -> None:
+    insert_job(database)
+    insert_job(database)
+    insert_job(database, model="other")
+    insert_job(database, available_at=utc_now() + timedelta(minutes=1))
+    with database.read() as session:
+        assert claimable_jobs(session) == {"m": 2, "other": 1}
