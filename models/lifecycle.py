@@ -4,6 +4,7 @@ Whoever holds a job writes under its fence (`attempt` and `in_progress`), so a w
 nothing. A final status and its webhook delivery commit together.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -79,9 +80,12 @@ def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) 
     return job
 
 
-def renew_leases(session: Session, *, worker_id: str, lease_s: float) -> list[Held]:
-    """Renew every lease of this worker and say which jobs it still holds."""
-    mine = (Job.worker_id == worker_id, Job.status == JobStatus.IN_PROGRESS)
+def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, lease_s: float) -> list[Held]:
+    """Renew this worker's leases on these jobs and say which of them it still holds.
+
+    Only on those it knows of: a claim that committed while its answer was lost must run out and be taken back.
+    """
+    mine = (Job.id.in_(job_ids), Job.worker_id == worker_id, Job.status == JobStatus.IN_PROGRESS)
     session.execute(
         update(Job)
         .where(*mine)

@@ -1,4 +1,4 @@
-"""Real servers for the tests: Valkey and PostgreSQL from their wheels, started once a session, emptied for each test."""
+"""Real servers for the tests: Valkey and PostgreSQL from their wheels, started once a session."""
 
 import shutil
 import tempfile

@@ -66,12 +66,13 @@ class Event:
 
 def connect(redis_url: str) -> "redis.Redis":
     """A client that fails within seconds rather than waiting for a hung server."""
+    keepalive = {} if redis_url.startswith("unix:") else {"socket_keepalive": True}
     return redis.Redis.from_url(
         redis_url,
+        **keepalive,
         decode_responses=True,
         socket_timeout=5,
         socket_connect_timeout=2,
-        socket_keepalive=True,
         health_check_interval=10,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[redis.ConnectionError],
@@ -82,6 +83,13 @@ def _key(job_id: str) -> str:
     return f"vlmq:job:{job_id}:events"
 
 
+class Appended(NamedTuple):
+    """What became of an append: jobs whose stream had moved on, and jobs whose stream Redis no longer has."""
+
+    refused: set[str]
+    lost: set[str]
+
+
 class EventLog:
     """Append to and read from the streams of jobs. Raises redis' errors (`REDIS_ERRORS`) when Redis is away."""
 
@@ -89,27 +97,27 @@ class EventLog:
         self._redis = client
         self._final_ttl_s = final_ttl_s
 
-    def append(self, entries: Sequence[tuple[str, Event]]) -> set[str]:
-        """Append events of any number of jobs and announce them, in one round trip.
-
-        Returns the jobs whose events were refused because the stream has moved on to a later attempt.
-        """
+    def append(self, entries: Sequence[tuple[str, Event]]) -> Appended:
+        """Append events of any number of jobs and announce them, in one round trip."""
         pipe = self._redis.pipeline(transaction=False)
         for job_id, event in entries:
             fields = {"type": event.type, "data": json.dumps(event.data, ensure_ascii=False)}
-            pipe.xadd(_key(job_id), cast(Any, fields), id=str(event.id))
+            # Only the first event of an attempt may begin a stream: so a stream that Redis lost is noticed.
+            pipe.xadd(_key(job_id), cast(Any, fields), id=str(event.id), nomkstream=event.id.seq > 1)
         for job_id in dict.fromkeys(job_id for job_id, _ in entries):
             final = any(event.is_final for owner, event in entries if owner == job_id)
             pipe.expire(_key(job_id), self._final_ttl_s if final else RUNNING_TTL_S)
         pipe.publish(EVENTS_CHANNEL, encode_announcement(entries))
         replies = pipe.execute(raise_on_error=False)
-        refused = set()
+        refused, lost = set(), set()
         for (job_id, _), reply in zip(entries, replies, strict=False):
-            if isinstance(reply, redis.ResponseError) and "equal or smaller" in str(reply):
+            if reply is None:
+                lost.add(job_id)
+            elif isinstance(reply, redis.ResponseError) and "equal or smaller" in str(reply):
                 refused.add(job_id)
             elif isinstance(reply, Exception):
                 raise reply
-        return refused
+        return Appended(refused, lost)
 
     def append_next(self, job_id: str, attempt: int, type_: str, data: dict[str, Any]) -> None:
         """Append one event after the last of its attempt, for those who do not hold the job (a cancel, an expiry).

@@ -141,7 +141,7 @@ def test_cancelling_a_running_job_is_seen_at_the_next_renewal(database: Database
     with database.write() as session:
         assert request_cancel(session, session.get_one(Job, job_id)) is None
     with database.write() as session:
-        (held,) = renew_leases(session, worker_id="w1", lease_s=30)
+        (held,) = renew_leases(session, [job_id], worker_id="w1", lease_s=30)
     assert held.cancel_requested
 
 

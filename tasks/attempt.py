@@ -1,0 +1,73 @@
+"""An attempt in flight: one job that this worker holds, the events of its stream, and how it is to end."""
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from engine.types import Failed, Finished
+from models.job import Job
+from vlmq.events import Event, EventId
+
+
+class Stop(StrEnum):
+    """Why an attempt is to end before its time."""
+
+    CANCEL = "cancel"  # the client asked
+    RELEASE = "release"  # the worker shuts down and gives the job back
+    LOST = "lost"  # the job is somebody else's by now; nothing may be written
+
+
+@dataclass(eq=False)
+class Attempt:
+    """What the worker's threads share about one job. Events are numbered here, in the order of `record`."""
+
+    job: Job
+    deadline: float  # time.monotonic()
+    events: list[Event] = field(default_factory=list)
+    sent: int = 0  # how many of `events` Redis has; the stream writer's own
+    stop: Stop | None = None
+    text: str = ""  # generated so far
+    result: Finished | Failed | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def number(self) -> int:
+        return self.job.attempt
+
+    @property
+    def sequence_id(self) -> str:
+        """The engine's name for it: an earlier attempt of the same job may still be ending."""
+        return f"{self.job.id}/{self.number}"
+
+    def wants(self, event: str) -> bool:
+        """Whether the job's webhook subscribes to `event`."""
+        return self.job.webhook is not None and event in self.job.webhook["events"]
+
+    def record(self, type_: str, data: dict[str, Any]) -> None:
+        """Add an event; the stream writer sends it."""
+        with self._lock:
+            self.events.append(Event(EventId(self.number, len(self.events) + 1), type_, data))
+
+    def ask_to_stop(self, reason: Stop) -> bool:
+        """Note the first reason to stop, save that LOST overrules the others; whether it was noted."""
+        with self._lock:
+            if self.stop is not None and (reason is not Stop.LOST or self.stop is Stop.LOST):
+                return False
+            self.stop = reason
+        self._changed.set()
+        return True
+
+    def set_result(self, result: Finished | Failed) -> None:
+        self.result = result
+        self._changed.set()
+
+    def wait_for_result(self, timeout: float) -> Finished | Failed | None:
+        """The engine's last word, or None after `timeout` seconds."""
+        if self.result is None:
+            self._changed.wait(timeout)
+            if self.result is None:
+                # A stop was asked for; the engine answers it with a result within two steps.
+                self._changed.clear()
+        return self.result

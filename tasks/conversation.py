@@ -1,0 +1,117 @@
+"""A job's stored messages -> what the engine takes: decoded media, and messages with places for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from engine.types import PromptRequest, VideoClip
+from media.load import DecodedImage, DecodedVideo, LocalFile, MediaLoader, RemoteUrl, Source, VideoSampling
+from models.db import Database
+from models.file import File
+from models.job import Job
+from vlmq.config import ServedModel
+from vlmq.errors import ErrorCode, VlmqError
+from vlmq.files import FileStore
+
+
+@dataclass
+class Conversation:
+    """Messages in transformers' form, and the media in the order in which they appear there."""
+
+    messages: list[dict[str, Any]]
+    images: list[DecodedImage] = field(default_factory=list)
+    videos: list[DecodedVideo] = field(default_factory=list)
+    # One entry a medium, for the result: where it stood, what it was, and which frames the model saw.
+    manifest: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_prompt(self) -> PromptRequest:
+        return PromptRequest(
+            messages=self.messages,
+            images=[image.pixels for image in self.images],
+            videos=[
+                VideoClip(
+                    frames=video.frames,
+                    timestamps=video.timestamps,
+                    frame_indices=video.frame_indices,
+                    fps=video.fps,
+                    total_frames=video.total_frames,
+                    duration=video.duration,
+                )
+                for video in self.videos
+            ],
+        )
+
+    def frame_count(self) -> int:
+        return sum(len(video.timestamps) for video in self.videos)
+
+
+class ConversationLoader:
+    """Fetches and decodes the media of jobs."""
+
+    def __init__(self, database: Database, files: FileStore, media: MediaLoader, served: ServedModel) -> None:
+        self._database, self._files, self._media, self._served = database, files, media, served
+
+    def load(self, job: Job, before_each: Callable[[int, int], None]) -> Conversation:
+        """Load every medium of the job; `before_each(done, total)` is called before each and may raise to stop.
+
+        Raises:
+            VlmqError: what is wrong with which part of the messages.
+        """
+        stored = job.request["messages"]
+        total = sum(part["type"] != "text" for message in stored for part in message["content"])
+        conversation = Conversation(messages=[])
+        for at, message in enumerate(stored):
+            content: list[dict[str, Any]] = []
+            for index, part in enumerate(message["content"]):
+                if part["type"] == "text":
+                    content.append({"type": "text", "text": part["text"]})
+                    continue
+                before_each(len(conversation.manifest), total)
+                self._load_part(job.tenant, part, f"messages.{at}.content.{index}", conversation)
+                content.append({"type": part["type"]})
+            conversation.messages.append({"role": message["role"], "content": content})
+        return conversation
+
+    def _load_part(self, tenant: str, part: dict[str, Any], param: str, conversation: Conversation) -> None:
+        source = self._source(tenant, part, param)
+        if part["type"] == "image":
+            image = self._media.load_image(source, param=param)
+            conversation.images.append(image)
+            height, width = image.pixels.shape[:2]
+            conversation.manifest.append(
+                {"param": param, "type": "image", "sha256": image.sha256, "width": width, "height": height}
+            )
+            return
+        video = self._media.load_video(source, self._sampling(part), param=param)
+        conversation.videos.append(video)
+        conversation.manifest.append(
+            {
+                "param": param,
+                "type": "video",
+                "sha256": video.sha256,
+                "duration_s": video.duration,
+                "frame_timestamps_s": list(video.timestamps),
+                "frame_indices": list(video.frame_indices),
+            }
+        )
+
+    def _sampling(self, part: dict[str, Any]) -> VideoSampling:
+        num_frames, fps = part.get("num_frames"), part.get("fps")
+        if num_frames is None and fps is None:
+            num_frames = self._served.default_num_frames
+        return VideoSampling(
+            num_frames=num_frames, fps=fps, start=None, end=None, max_frames=self._served.max_frames, max_pixels=None
+        )
+
+    def _source(self, tenant: str, part: dict[str, Any], param: str) -> Source:
+        if "url" in part:
+            return RemoteUrl(part["url"])
+        with self._database.read() as session:
+            sha256 = session.scalar(select(File.sha256).where(File.id == part["file_id"], File.tenant == tenant))
+        if sha256 is None or not (path := self._files.path(sha256)).exists():
+            raise VlmqError(
+                ErrorCode.FILE_NOT_FOUND, "The file was deleted before the job ran.", param=f"{param}.file_id"
+            )
+        return LocalFile(path)

@@ -1,0 +1,120 @@
+"""How an attempt ended: what its row will say, and the one change of status that follows."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from engine.types import Failed, Finished
+from models.job import Job, JobStatus, Outcome
+from models.lifecycle import Change, finish, release, try_again
+from tasks.attempt import Attempt, Stop
+from tasks.conversation import Conversation
+from vlmq.errors import ErrorCode, VlmqError
+
+# Seconds before the second and the third attempt.
+RETRY_AFTER_S = (1.0, 5.0)
+
+
+@dataclass
+class Report:
+    """What a job's row says about how it went, filled in as it goes."""
+
+    job: Job
+    usage: dict[str, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    def timed(self, name: str) -> "Timed":
+        return Timed(self.timings, name)
+
+    def count_prompt(self, conversation: Conversation, tokens: int, image_tokens: int, video_tokens: int) -> None:
+        self.usage |= {
+            "prompt_tokens": tokens,
+            "image_tokens": image_tokens,
+            "video_tokens": video_tokens,
+            "completion_tokens": 0,
+            "total_tokens": tokens,
+            "images": len(conversation.images),
+            "frames": conversation.frame_count(),
+        }
+        self.manifest["media"] = conversation.manifest
+
+    def count_result(self, result: Finished | Failed) -> None:
+        self.usage["completion_tokens"] = result.completion_tokens
+        self.usage["total_tokens"] = self.usage["prompt_tokens"] + result.completion_tokens
+        if isinstance(result, Finished):
+            self.manifest["seed"] = result.seed
+            self.timings["generation"] = round(result.generation_s, 6)
+            if result.first_token_s is not None:
+                self.timings["first_token"] = round(result.first_token_s, 6)
+
+    def complete(self) -> None:
+        """Add what is known at the end only."""
+        started = self.job.started_at or self.job.created_at
+        queued = (started - self.job.created_at).total_seconds()
+        self.timings["queued"] = round(queued, 6)
+        self.timings["total"] = round(queued + time.monotonic() - self._began, 6)
+
+
+@dataclass
+class Timed:
+    """A context that notes its duration under a name."""
+
+    into: dict[str, float]
+    name: str
+    _began: float = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.into[self.name] = round(time.monotonic() - self._began, 6)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended: the engine's result, an error before it, or (neither) a stop before it."""
+
+    report: Report
+    result: Finished | Failed | None = None
+    error: VlmqError | None = None
+
+    def transition(self, attempt: Attempt, max_attempts: int) -> Callable[[Session], Change | None]:
+        """The one change of status that follows, as a function of a session."""
+        job_id, number = attempt.job.id, attempt.number
+        reason = self.result.finish_reason if isinstance(self.result, Finished) else None
+        interrupted = reason == "cancelled" or (self.result is None and self.error is None)
+        if interrupted and attempt.stop is Stop.RELEASE:
+            return lambda session: release(session, job_id, number)
+        error = self.error or (self.result.error if isinstance(self.result, Failed) else None)
+        outcome = self._outcome(attempt.text, interrupted, reason, error)
+        if error is None or not error.retryable:
+            return lambda session: finish(session, job_id, number, outcome)
+        after_s = RETRY_AFTER_S[min(attempt.job.attempts, len(RETRY_AFTER_S)) - 1]
+        return lambda session: try_again(session, job_id, number, outcome, after_s=after_s, max_attempts=max_attempts)
+
+    def _outcome(self, text: str, interrupted: bool, reason: str | None, error: VlmqError | None) -> Outcome:
+        status = JobStatus.COMPLETED
+        if reason == "deadline":
+            status = JobStatus.FAILED
+            error = VlmqError(
+                ErrorCode.RUN_DEADLINE_EXCEEDED, "The job ran into its deadline.", param="deadlines.run_s"
+            )
+        elif error is not None:
+            status = JobStatus.FAILED
+        elif interrupted:
+            status, reason = JobStatus.CANCELLED, "cancelled"
+        self.report.complete()
+        return Outcome(
+            status=status,
+            output_text=text,
+            finish_reason=reason,
+            usage=self.report.usage or None,
+            timings=self.report.timings,
+            manifest=self.report.manifest,
+            error=None if error is None else error.as_dict(),
+        )

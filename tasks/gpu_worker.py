@@ -1,0 +1,134 @@
+"""The GPU worker: loads its model, then runs the jobs of that model, many at once, until it is told to end."""
+
+import os
+import threading
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from celery.signals import worker_shutting_down
+
+from engine.engine import Engine
+from engine.load import load_engine
+from engine.types import CheckpointSettings
+from media.load import MediaLoader
+from models.db import Database
+from models.worker import WorkerState
+from tasks.conversation import ConversationLoader
+from tasks.held_jobs import HeldJobs
+from tasks.presence import Presence
+from tasks.run_job import JobRunner
+from vlmq.config import ServedModel, Settings
+from vlmq.doorbell import RUN_JOB, Doorbell, gpu_queue, make_celery
+from vlmq.errors import VlmqError
+from vlmq.events import CANCEL_CHANNEL, EventLog, Subscriber, connect
+from vlmq.files import FileStore
+
+log = structlog.get_logger(__name__)
+
+# The exit status for a model that cannot be loaded: starting again will not help (sysexits.h: EX_CONFIG).
+EXIT_MODEL_FAILED = 78
+EXIT_GRACE_S = 2.0
+
+
+def run(settings: Settings, model: str) -> int:
+    """Run a worker for a served model until SIGTERM; returns the exit status."""
+    served = settings.models[model]
+    database = Database(settings.sqlalchemy_url)
+    presence = Presence(database, settings, model=model)
+    presence.start()
+    try:
+        engine = load_engine(checkpoint_settings(settings, served))
+    except VlmqError as error:
+        log.error("the model could not be loaded", model=model, reason=error.message)
+        presence.set_state(WorkerState.FAILED, {"error": error.message})
+        return EXIT_MODEL_FAILED
+    log.info("the model is loaded", model=model, **describe(engine))
+    try:
+        return _consume(settings, model, database, presence, engine)
+    finally:
+        presence.stop()
+        engine.close()
+        database.dispose()
+
+
+def _consume(settings: Settings, model: str, database: Database, presence: Presence, engine: Engine) -> int:
+    served = settings.models[model]
+    celery = make_celery(settings)
+    client = connect(settings.redis_url)
+    event_log = EventLog(client, final_ttl_s=settings.timing.stream_ttl_s)
+    media = MediaLoader(settings)
+    held = HeldJobs(settings, presence.worker_id, database, engine, event_log)
+    runner = JobRunner(
+        settings=settings,
+        model=model,
+        worker_id=presence.worker_id,
+        database=database,
+        doorbell=Doorbell(celery),
+        conversations=ConversationLoader(database, FileStore(settings.files_dir), media, served),
+        engine=engine,
+        held=held,
+    )
+    ended = threading.Event()
+    cancels = Subscriber(client, CANCEL_CHANNEL, on_message=held.cancel)
+
+    @celery.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
+    def run_job(_job_id: str) -> None:
+        runner.run_next()
+
+    def drain() -> None:
+        presence.set_state(WorkerState.DRAINING, describe(engine))
+        held.drain(settings.timing.drain_s)
+        held.stop()
+        # Celery waits for its threads; one that is stuck in a download must not keep the process.
+        if not ended.wait(EXIT_GRACE_S):
+            log.warning("leaving while a thread is still busy; its job has been given back")
+            presence.stop()
+            os._exit(0)
+
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def on_shutdown(**_: object) -> None:
+        threading.Thread(target=drain, name="drain").start()
+
+    held.start()
+    cancels.start()
+    presence.set_state(WorkerState.READY, describe(engine))
+    worker = celery.Worker(
+        hostname=f"{presence.worker_id}@vlmq",
+        pool="threads",
+        concurrency=served.max_in_flight,
+        queues=[gpu_queue(model)],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+        quiet=True,
+    )
+    try:
+        worker.start()
+        return int(worker.exitcode or 0)
+    finally:
+        ended.set()
+        cancels.stop()
+        media.close()
+
+
+def checkpoint_settings(settings: Settings, served: ServedModel) -> CheckpointSettings:
+    """The engine's own settings, which know nothing of vlmq's."""
+    return CheckpointSettings(
+        checkpoint=served.checkpoint,
+        engine=served.engine,
+        revision=served.revision,
+        device=served.device,
+        dtype=served.dtype,
+        attn_implementation=served.attn_implementation,
+        max_model_len=served.max_model_len,
+        modalities=served.modalities,
+        token=None if settings.hf_token is None else settings.hf_token.get_secret_value(),
+    )
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """What the engine says of itself, as JSON."""
+    description = asdict(engine.description)
+    return description | {"modalities": sorted(description["modalities"])}
