@@ -25,7 +25,9 @@ def announce(changes: Iterable[Change], event_log: EventLog, doorbell: Doorbell)
             event_log.append_next(change.job_id, change.attempt, "status", change.event_data)
             ring_for(change, doorbell)
         except WIRE_ERRORS as error:
-            log.warning("could not announce a change", job=change.job_id, status=change.status, error=str(error))
+            # The others would wait for the same timeouts one by one.
+            log.warning("could not announce changes, this one first", job=change.job_id, error=str(error))
+            return
 
 
 def ring_for(change: Change, doorbell: Doorbell) -> None:

@@ -1,5 +1,6 @@
 """The life of a webhook delivery: every change of its status, each a guarded update."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from models.db import utc_now
 from models.delivery import Delivery, DeliveryAttempt, DeliveryStatus
@@ -63,19 +64,16 @@ def enqueue_delivery(session: Session, job: Job, event: str, data: dict[str, Any
 
 
 def claim_due(session: Session, *, lease_s: float, max_in_flight_per_host: int) -> Delivery | None:
-    """Take the delivery that is longest due and whose receiver is not already busy with as many as it may have."""
+    """Take the delivery that is longest due and whose receiver is not already busy with as many as it may have.
+
+    The limit is approximate: claims that run at the same time do not see each other, so a receiver may get one more
+    for each other process that claims at that moment. (On SQLite claims follow one another, and it is exact.)
+    """
     now = utc_now()
-    other = aliased(Delivery)
-    busy = (
-        select(func.count())
-        .where(other.status == DeliveryStatus.SENDING, other.host == Delivery.host)
-        .correlate(Delivery)
-        .scalar_subquery()
-    )
     delivery = session.scalars(
         select(Delivery)
-        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now, busy < max_in_flight_per_host)
-        .order_by(Delivery.due_at)
+        .where(*_claimable(now, max_in_flight_per_host))
+        .order_by(Delivery.due_at, Delivery.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).first()
@@ -104,7 +102,8 @@ def record_answer(session: Session, delivery: Delivery, answer: Answer, *, retry
     elif answer.gone or tries > len(retry_after_s):
         values |= {"status": DeliveryStatus.DEAD}
     else:
-        due_at = utc_now() + timedelta(seconds=retry_after_s[tries - 1])
+        # Spread, so that what failed together does not come back together.
+        due_at = utc_now() + timedelta(seconds=retry_after_s[tries - 1] * random.uniform(0.9, 1.1))
         values |= {"status": DeliveryStatus.PENDING, "due_at": due_at}
     guard = Delivery.status == DeliveryStatus.SENDING, Delivery.claim == delivery.claim
     if not _changed(session, Delivery.id == delivery.id, *guard, **values):
@@ -148,10 +147,20 @@ def take_back_expired_sends(session: Session) -> int:
     return result.rowcount if isinstance(result, CursorResult) else 0
 
 
-def count_due(session: Session) -> int:
-    now = utc_now()
-    due = select(func.count()).where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now)
+def count_due(session: Session, *, max_in_flight_per_host: int) -> int:
+    """How many deliveries a sender could claim now."""
+    due = select(func.count()).select_from(Delivery).where(*_claimable(utc_now(), max_in_flight_per_host))
     return session.scalar(due) or 0
+
+
+def _claimable(now: datetime, max_in_flight_per_host: int) -> tuple[ColumnElement[bool], ...]:
+    busy_hosts = (
+        select(Delivery.host)
+        .where(Delivery.status == DeliveryStatus.SENDING)
+        .group_by(Delivery.host)
+        .having(func.count() >= max_in_flight_per_host)
+    )
+    return Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now, Delivery.host.not_in(busy_hosts)
 
 
 def _changed(session: Session, *where: ColumnElement[bool], **values: Any) -> bool:

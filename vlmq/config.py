@@ -5,6 +5,8 @@
 """
 
 import json
+import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -94,7 +96,7 @@ class Webhooks(BaseModel):
 
     secret: SecretStr | None = Field(None, description="whsec_… master; every tenant's own secret is derived from it")
     previous_secret: SecretStr | None = Field(None, description="signs beside `secret` while receivers rotate")
-    # Svix's schedule, the widest used: nine tries over about 28 hours.
+    # Svix's schedule, the widest used: eight tries over about 28 hours.
     retry_after_s: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 36000)
     timeout_s: PositiveFloat = 15.0
     max_response_bytes: PositiveInt = 20 * 1024
@@ -200,6 +202,11 @@ def read_settings() -> Settings:
         raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"a VLMQ_… variable that takes JSON holds something else: {error}") from None
+
+
+def environment_with(values: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `values` set in it, for a process that it starts."""
+    return {**os.environ, **values}
 
 
 def _explain(item: dict[str, object]) -> str:

@@ -5,6 +5,7 @@ doubled one finds nothing to do, and a lost one is made up for by the reconciler
 """
 
 from celery import Celery
+from celery.signals import setup_logging
 
 from vlmq.config import Settings
 
@@ -23,6 +24,7 @@ def make_celery(settings: Settings) -> Celery:
     The settings follow from what was measured: early acknowledgement survives a killed broker where `acks_late` loses
     tasks and exits, a result backend makes publishing hang, and a stopped Redis blocks for ever without timeouts.
     """
+    setup_logging.connect(_keep_logging_as_it_is)
     celery = Celery("vlmq", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
@@ -31,7 +33,7 @@ def make_celery(settings: Settings) -> Celery:
         accept_content=["json"],
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         worker_prefetch_multiplier=1,
-        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -45,6 +47,10 @@ def make_celery(settings: Settings) -> Celery:
         },
     )
     return celery
+
+
+def _keep_logging_as_it_is(**_: object) -> None:
+    """Celery sets up logging, and raises the root logger's level, unless somebody else says that they did."""
 
 
 class Doorbell:
