@@ -1,0 +1,20 @@
+"""The engine that the settings name."""
+
+from engine.engine import Engine
+from engine.scripted import ScriptedEngine
+from engine.types import CheckpointSettings
+
+
+def load_engine(settings: CheckpointSettings) -> Engine:
+    """Load the checkpoint and start its engine; this takes as long as the model is large.
+
+    Raises:
+        VlmqError: MODEL_LOAD_FAILED.
+    """
+    if settings.engine == "scripted":
+        return ScriptedEngine(settings)
+    # torch and transformers take seconds to import, which the scripted engine's users do not pay.
+    from engine.checkpoint import load_checkpoint
+    from engine.generate_engine import GenerateEngine
+
+    return GenerateEngine(load_checkpoint(settings))

@@ -1,0 +1,110 @@
+"""A chat and its pixels become the model's inputs."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.video_utils import VideoMetadata
+
+from engine.chat import ChatRenderer
+from engine.types import Modality, PromptRequest, VideoClip
+from vlmq.errors import ErrorCode, VlmqError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """The processor's tensors, on the CPU, and what they cost. `continues` the assistant's last message or not."""
+
+    inputs: Any
+    continues: bool
+    tokens: int
+    image_tokens: int
+    video_tokens: int
+
+
+class PromptBuilder:
+    """Builds prompts with one checkpoint's processor, for many threads at once."""
+
+    def __init__(self, processor: Any, modalities: frozenset[Modality]) -> None:
+        self._processor = processor
+        self._chats = ChatRenderer(processor, modalities)
+
+    def build(self, request: PromptRequest) -> Prompt:
+        """Render the chat and process it with its pixels.
+
+        Raises:
+            VlmqError: see `Engine.prepare`.
+        """
+        inputs = self._process(self._chats.render(request), request)
+        ids = inputs["input_ids"][0]
+        image_tokens = _count(ids, self._processor.image_token_ids)
+        video_tokens = _count(ids, self._processor.video_token_ids)
+        if request.videos and not request.images and not video_tokens:
+            # Some families write a video's frames with the image token.
+            image_tokens, video_tokens = 0, image_tokens
+        return Prompt(inputs, request.continues, len(ids), image_tokens, video_tokens)
+
+    def _process(self, text: str, request: PromptRequest) -> Any:
+        media: dict[str, Any] = {}
+        if request.images:
+            media["images"] = [request.images]
+            media["images_kwargs"] = {"input_data_format": "channels_last"}
+        if request.videos:
+            clips = [self._long_enough(clip) for clip in request.videos]
+            media["videos"] = [[clip.frames for clip in clips]]
+            media["videos_kwargs"] = {
+                "input_data_format": "channels_last",
+                "do_sample_frames": False,
+                "video_metadata": [[_metadata(clip) for clip in clips]],
+            }
+        bos = self._processor.tokenizer.bos_token
+        adds_bos = not (bos and text.startswith(bos))
+        try:
+            return self._processor(
+                text=[text], **media, text_kwargs={"add_special_tokens": adds_bos}, return_tensors="pt"
+            )
+        except (ValueError, ZeroDivisionError, RuntimeError) as error:
+            if not media or isinstance(error, torch.OutOfMemoryError):
+                raise
+            logger.info("the processor refused a request's media", exc_info=True)
+            code = ErrorCode.VIDEO_INVALID if request.videos else ErrorCode.IMAGE_INVALID
+            problem = "The model's processor cannot use this media; is it very small, or very long and narrow?"
+            raise VlmqError(code, problem, param="messages") from error
+
+    def _long_enough(self, clip: VideoClip) -> VideoClip:
+        """Models that look at two frames at a time cannot take one: it is shown twice."""
+        lacking = getattr(self._processor.video_processor, "temporal_patch_size", None) or 1
+        lacking -= len(clip.frames)
+        if lacking <= 0:
+            return clip
+        return replace(
+            clip,
+            frames=np.concatenate([clip.frames, *[clip.frames[-1:]] * lacking]),
+            timestamps=clip.timestamps + clip.timestamps[-1:] * lacking,
+            frame_indices=clip.frame_indices + clip.frame_indices[-1:] * lacking,
+        )
+
+
+def _count(ids: torch.Tensor, wanted: list[int | None]) -> int:
+    known = [token for token in wanted if token is not None]
+    return int(torch.isin(ids, torch.tensor(known, dtype=ids.dtype)).sum()) if known else 0
+
+
+def _metadata(clip: VideoClip) -> VideoMetadata:
+    """Processors print index / fps as a frame's time, which is wrong for a varying frame rate: then shift the index."""
+    indices = [
+        index if abs(index / clip.fps - time) * clip.fps < 1 else round(time * clip.fps)
+        for index, time in zip(clip.frame_indices, clip.timestamps, strict=True)
+    ]
+    return VideoMetadata(
+        total_num_frames=max(clip.total_frames, max(indices) + 1),
+        fps=clip.fps,
+        width=clip.frames.shape[2],
+        height=clip.frames.shape[1],
+        duration=clip.duration,
+        frames_indices=indices,
+    )

@@ -1,0 +1,170 @@
+"""What goes into an engine and what comes out of it. Nothing here needs torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmq.errors import VlmqError
+
+Picture: TypeAlias = NDArray[np.uint8]
+Modality = Literal["text", "image", "video"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+
+ALL_MODALITIES: frozenset[Modality] = frozenset({"text", "image", "video"})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """Which checkpoint to load, and how."""
+
+    checkpoint: str
+    engine: Literal["generate", "scripted"] = "generate"
+    revision: str | None = None
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attn_implementation: str = "auto"
+    max_model_len: int | None = None
+    modalities: frozenset[Modality] = ALL_MODALITIES
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescription:
+    """What was loaded, in the words that `/v1/models` shows."""
+
+    engine: str
+    checkpoint: str
+    revision: str
+    architecture: str
+    device: str
+    dtype: str
+    attn_implementation: str
+    attn_reason: str
+    weight_bytes: int
+    max_context: int
+    modalities: frozenset[Modality]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoClip:
+    """Sampled frames of one video, (T, H, W, 3), and where in the video they stood.
+
+    `timestamps` are seconds, one for each frame; `frame_indices`, `fps` and `total_frames` are the source's.
+    """
+
+    frames: Picture
+    timestamps: tuple[float, ...]
+    frame_indices: tuple[int, ...]
+    fps: float
+    total_frames: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptRequest:
+    """A chat in transformers' form, and the pixels that its image and video parts stand for, in their order.
+
+    A part is `{"type": "text", "text": …}`, `{"type": "image"}` or `{"type": "video"}`; a message's content may also
+    be a string. If the last message is the assistant's, the model continues it.
+    """
+
+    messages: list[dict[str, Any]]
+    images: list[Picture] = field(default_factory=list)
+    videos: list[VideoClip] = field(default_factory=list)
+    chat_template: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def continues(self) -> bool:
+        return bool(self.messages) and self.messages[-1].get("role") == "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParameters:
+    """How to generate; None leaves it to the checkpoint.
+
+    Without `do_sample`, naming a temperature, `top_p` or `top_k` asks for sampling, and a temperature of 0 asks for
+    none. `stop` strings end the text and are not part of it.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sequence:
+    """One generation, ready to run. `max_new_tokens` is what was asked for, or less if the context has less room.
+
+    `deadline` is a time of `time.monotonic()`. `inputs` belongs to the engine that prepared it.
+    """
+
+    id: str
+    deadline: float | None
+    parameters: GenerationParameters
+    prompt_tokens: int
+    image_tokens: int
+    video_tokens: int
+    max_new_tokens: int
+    inputs: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt is being read."""
+
+    id: str
+    prompt_tokens: int
+    image_tokens: int
+    video_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that a step appended: whole characters, no special tokens, nothing of a stop string.
+
+    `tokens` counts the tokens since the sequence's last delta.
+    """
+
+    id: str
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a sequence that ended well or was ended. `text` is what its deltas add up to.
+
+    `completion_tokens` counts the end token too. Seconds count from `Started`: `first_token_s` to the first token
+    (None when there was none), `generation_s` to the end. `seed` is the one that was used, None without sampling.
+    """
+
+    id: str
+    finish_reason: FinishReason
+    text: str
+    completion_tokens: int
+    seed: int | None
+    first_token_s: float | None
+    generation_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a sequence that broke, with the text so far."""
+
+    id: str
+    error: VlmqError
+    text: str
+    completion_tokens: int
+
+
+Event: TypeAlias = Started | Delta | Finished | Failed
