@@ -21,6 +21,8 @@ PREFIX = "whsec_"
 # What the specification asks of a secret, in bytes.
 MIN_BYTES, MAX_BYTES = 24, 64
 
+_WANTED = f"it takes {PREFIX} and the base64 of {MIN_BYTES} to {MAX_BYTES} random bytes"
+
 
 def new_master_secret() -> str:
     """A fresh value for VLMQ_WEBHOOKS__SECRET."""
@@ -56,9 +58,6 @@ def signed_headers(secrets: Sequence[str], message_id: str, timestamp: datetime,
         "webhook-timestamp": str(int(moment.timestamp())),
         "webhook-signature": " ".join(signatures),
     }
-
-
-_WANTED = f"it takes {PREFIX} and the base64 of {MIN_BYTES} to {MAX_BYTES} random bytes"
 
 
 def _encode(secret: bytes) -> str:
