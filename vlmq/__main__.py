@@ -1,0 +1,5 @@
+"""`python -m vlmq`, the same as `vlmq`."""
+
+from vlmq.cli import main
+
+main()

@@ -1,0 +1,143 @@
+"""The commands that speak to a running service: submit, watch, jobs, job, cancel."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlmq.errors import ExplainedError
+
+if TYPE_CHECKING:
+    from vlmq.client import Client
+
+Url = Annotated[str, typer.Option("--url", envvar="VLMQ_URL", help="Where the service is.")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="VLMQ_API_KEY", help="The key for it, if it asks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, watch, jobs, job, cancel):
+        app.command()(command)
+
+
+def submit(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar='[FILE|URL]... "QUESTION"', help="Images and videos, and what to ask about them."),
+    ],
+    *,
+    image: Annotated[list[str] | None, typer.Option(help="A file or URL that is an image. Repeatable.")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="A file or URL that is a video. Repeatable.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message before the question.")] = None,
+    model: Annotated[str | None, typer.Option(help="The served model; the first one unless given.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames to take from each video.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0, help="Frames a second to take from each video.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Sample with this temperature.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for sampling.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="URL to call when the job has ended.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait.")] = False,
+    json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Ask about images and videos, and follow the answer as it is written."""
+    from vlmq.cli_follow import follow, print_result
+    from vlmq.cli_media import read_arguments, upload_parts
+
+    if num_frames is not None and fps is not None:
+        raise ExplainedError("--num-frames and --fps exclude each other")
+    sampling = {name: value for name, value in (("num_frames", num_frames), ("fps", fps)) if value is not None}
+    media, question = read_arguments(what, images=image or [], videos=video or [])
+    generation = {
+        name: value
+        for name, value in (
+            ("max_new_tokens", max_new_tokens),
+            ("temperature", temperature),
+            ("seed", seed),
+        )
+        if value is not None
+    }
+    with _client(url, api_key) as client:
+        content = [*upload_parts(media, client, sampling), {"type": "text", "text": question}]
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": content})
+        created = client.submit(
+            messages,
+            model=model or _first_model(client),
+            generation=generation or None,
+            webhook={"url": webhook} if webhook else None,
+        )
+        if detach:
+            print_result(created, as_json=json)
+            return
+        raise typer.Exit(follow(client, created.id, as_json=json))
+
+
+def watch(
+    job_id: Annotated[str, typer.Argument(metavar="JOB")],
+    json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Follow a job from its beginning to its end."""
+    from vlmq.cli_follow import follow, print_events
+
+    with _client(url, api_key) as client:
+        raise typer.Exit(print_events(client, job_id) if json else follow(client, job_id, as_json=False))
+
+
+def jobs(
+    *,
+    status: Annotated[str | None, typer.Option(help="Only those with this status.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only those for this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """List jobs, newest first."""
+    from vlmq.cli_tables import print_jobs
+
+    with _client(url, api_key) as client:
+        print_jobs(client.jobs(limit=limit, status=status, model=model), as_json=json)
+
+
+def job(
+    job_id: Annotated[str, typer.Argument(metavar="JOB")],
+    json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show one job, and the webhooks it sent."""
+    from vlmq.cli_tables import print_job
+
+    with _client(url, api_key) as client:
+        found = client.get(job_id)
+        print_job(found, client.deliveries(job_id) if found.raw.get("webhook") else [], as_json=json)
+
+
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="JOB")],
+    json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Cancel a job; a running one stops within a moment and keeps what it has written."""
+    from vlmq.cli_follow import print_result
+
+    with _client(url, api_key) as client:
+        print_result(client.cancel(job_id), as_json=json)
+
+
+def _client(url: str, api_key: str | None) -> "Client":
+    from vlmq.client import Client
+
+    return Client(url, api_key)
+
+
+def _first_model(client: "Client") -> str:
+    models = client.models()
+    if not models:
+        raise ExplainedError("the service has no model")
+    return str(models[0]["id"])

@@ -1,0 +1,197 @@
+"""The commands that run the service or a part of it, and look after what it stands on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmq.errors import ExplainedError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from vlmq.config import ServedModel, Settings
+
+database_commands = typer.Typer(help="Look after the database's schema.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+    app.command()(api)
+    app.command()(worker)
+    app.add_typer(database_commands, name="db")
+    app.command()(doctor)
+    app.command("webhook-secret")(webhook_secret)
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model of the settings, a checkpoint's folder, or a repository on the hub. Repeatable."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.  [default: 8000]")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where jobs, files, Redis and logs are kept.  [default: .vlmq]")
+    ] = None,
+    allow_private_urls: Annotated[
+        bool,
+        typer.Option("--allow-private-urls", help="Development only: media and webhooks may be on this machine."),
+    ] = False,
+) -> None:
+    """Run everything on this machine: Redis, database, API, a worker for each model, webhooks."""
+    from rich.console import Console
+
+    from vlmq.config import get_settings
+    from vlmq.embedded import serve as run_stack
+
+    settings = get_settings()
+    given = {"host": host, "port": port, "data_dir": data_dir, "dev_allow_private_urls": allow_private_urls or None}
+    changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    if model:
+        changes["models"] = dict(_served(settings, name) for name in model)
+    console = Console(stderr=False)
+    raise typer.Exit(run_stack(settings.model_copy(update=changes), console))
+
+
+def api() -> None:
+    """Run the API alone, against DATABASE_URL and REDIS_URL."""
+    from api.server import serve as run_api
+    from vlmq.config import get_settings
+
+    run_api(get_settings())
+
+
+def worker(
+    model: Annotated[str | None, typer.Option(help="The served model to hold, one of VLMQ_MODELS.")] = None,
+    light: Annotated[bool, typer.Option("--light", help="Hold no model: deliver webhooks and reconcile.")] = False,
+) -> None:
+    """Run one worker alone, against DATABASE_URL and REDIS_URL."""
+    from vlmq.config import get_settings
+    from vlmq.logs import configure_logging
+
+    if (model is None) == (not light):
+        raise ExplainedError("a worker takes either --model NAME or --light")
+    settings = get_settings()
+    configure_logging(settings.log_level)
+    if model is None:
+        from tasks.light_worker import run as run_light
+
+        raise typer.Exit(run_light(settings))
+    if model not in settings.models:
+        raise ExplainedError(f"VLMQ_MODELS has no model {model!r}; it has {', '.join(sorted(settings.models))}")
+    from tasks.gpu_worker import run as run_gpu
+
+    raise typer.Exit(run_gpu(settings, model))
+
+
+@database_commands.command("upgrade")
+def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Bring the schema to the newest revision, or to one that is named."""
+    from migrations.schema import upgrade
+
+    with _database_engine() as engine:
+        upgrade(engine, revision)
+
+
+@database_commands.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="A revision, or -1 for one step; base for none.")],
+) -> None:
+    """Take the schema back to an older revision. Data that has no place there is lost."""
+    from migrations.schema import downgrade
+
+    with _database_engine() as engine:
+        downgrade(engine, revision)
+
+
+@database_commands.command("current")
+def db_current(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the schema's revision; exits with 1 when it is not the newest."""
+    import json as jsonlib
+
+    from migrations.schema import current_revision, is_current
+
+    with _database_engine() as engine:
+        revision, newest = current_revision(engine), is_current(engine)
+    if json:
+        print(jsonlib.dumps({"revision": revision, "is_current": newest}))
+    else:
+        print(f"{revision or 'no schema yet'}{'' if newest else '; run `vlmq db upgrade`'}")
+    raise typer.Exit(0 if newest else 1)
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="The data directory of `vlmq serve`.")] = None,
+) -> None:
+    """Look at everything vlmq needs, and say what to do about what is missing."""
+    from vlmq.cli_tables import print_findings
+    from vlmq.config import get_settings
+    from vlmq.doctor import examine
+
+    settings = get_settings()
+    if data_dir is not None:
+        settings = settings.model_copy(update={"data_dir": data_dir})
+    findings = examine(settings)
+    print_findings(findings, as_json=json)
+    raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
+
+
+def webhook_secret(
+    tenant: Annotated[str, typer.Option(help="Whose secret: a tenant of VLMQ_API_KEYS.")] = "default",
+    new: Annotated[bool, typer.Option("--new", help="Make a new master secret for VLMQ_WEBHOOKS__SECRET.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the secret by which a receiver verifies webhooks."""
+    import json as jsonlib
+
+    from vlmq.config import get_settings
+    from vlmq.data_dir import with_own_secret
+    from vlmq.signing import new_master_secret, tenant_secrets
+
+    secrets = [new_master_secret()] if new else tenant_secrets(with_own_secret(get_settings()), tenant)
+    print(jsonlib.dumps({"secrets": secrets}) if json else "\n".join(secrets))
+
+
+def _served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":
+    """A model of the settings by its name, or one made from a folder or a repository."""
+    from vlmq.config import ServedModel
+
+    if name in settings.models:
+        return name, settings.models[name]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve().name, ServedModel(checkpoint=str(folder.resolve()))
+    owner, _, repository = name.partition("/")
+    if owner and repository and "/" not in repository and owner not in (".", "..", "~"):
+        return repository, ServedModel(checkpoint=name)
+    known = ", ".join(sorted(settings.models))
+    raise ExplainedError(
+        f"{name!r} is neither a model of the settings ({known}), nor a folder, nor an owner/name on the hub"
+    )
+
+
+@contextmanager
+def _database_engine() -> Iterator["Engine"]:
+    from sqlalchemy.exc import OperationalError
+
+    from models.db import Database
+    from vlmq.config import get_settings
+
+    settings = get_settings()
+    if not settings.database_url:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = Database(settings.sqlalchemy_url)
+    try:
+        yield database.engine
+    except OperationalError as error:
+        raise ExplainedError(f"the database cannot be used: {str(error.orig).strip()}") from None
+    finally:
+        database.dispose()

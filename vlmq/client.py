@@ -1,0 +1,227 @@
+"""A Python client for the API: submit, follow, wait, cancel, and everything else over HTTP.
+
+Needs only requests, and imports nothing of the service.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from vlmq.errors import ExplainedError
+from vlmq.sse import read_events
+
+FINAL = frozenset({"completed", "failed", "cancelled", "expired"})
+# Above the server's heartbeat of 15 s: a connection that is silent for longer is taken for dead.
+STREAM_SILENCE_S = 45.0
+LONG_POLL_S = 30.0
+
+
+class ClientError(ExplainedError):
+    """The service answered with an error, or not at all."""
+
+
+class UnreachableError(ClientError):
+    """Nothing answers at the address."""
+
+
+class ApiError(ClientError):
+    """The service refused; `code` is one of vlmq's error codes, `param` the field at fault."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(f"{message} ({code}{f', {param}' if param else ''})")
+        self.status, self.code, self.message, self.param = status, code, message, param
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message of a job's stream; `id` is `attempt-sequence`."""
+
+    id: str
+    type: str
+    data: dict[str, Any]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.id.partition("-")[0])
+
+    @property
+    def is_final(self) -> bool:
+        return self.type == "status" and self.data.get("status") in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the service tells of it; `raw` is the whole answer."""
+
+    raw: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+    @property
+    def status(self) -> str:
+        return str(self.raw["status"])
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def output_text(self) -> str:
+        return str(self.raw.get("output_text") or "")
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        return self.raw.get("error")
+
+
+class Client:
+    """Speaks to one service. Safe to use from one thread at a time.
+
+    Raises:
+        UnreachableError: nothing answers.
+        ApiError: the service refused.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", api_key: str | None = None, *, timeout_s: float = 30
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def submit(
+        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None, **fields: Any
+    ) -> Job:
+        """Create a job. `fields` are the others of `POST /v1/jobs` (`model`, `generation`, …); None leaves one out."""
+        body = {"messages": list(messages)} | {name: value for name, value in fields.items() if value is not None}
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return Job(self._call("POST", "/v1/jobs", json=body, headers=headers).json())
+
+    def get(self, job_id: str, *, wait_s: float = 0) -> Job:
+        """The job now, or after up to `wait_s` seconds, as soon as it is final."""
+        params = {"wait": f"{wait_s:g}"} if wait_s else {}
+        return Job(self._call("GET", f"/v1/jobs/{job_id}", params=params, timeout=self._timeout_s + wait_s).json())
+
+    def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
+        """The job once it is final.
+
+        Raises:
+            TimeoutError: it was not after `timeout_s`.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            left = give_up_at - time.monotonic()
+            job = self.get(job_id, wait_s=max(0.0, min(left, LONG_POLL_S)))
+            if job.is_final:
+                return job
+            if left <= 0:
+                raise TimeoutError(f"{job_id} is still {job.status} after {timeout_s:g} s")
+
+    def events(self, job_id: str, *, after: str | None = None, patience_s: float = 60) -> Iterator[Event]:
+        """The job's stream from its beginning, or after the event `after`, to its final status.
+
+        A connection that breaks is made anew and goes on where it ended; no event comes twice or is left out. Gives
+        up with UnreachableError when nothing answers for `patience_s`.
+        """
+        give_up_at = time.monotonic() + patience_s
+        while True:
+            try:
+                for event in self._stream(job_id, after):
+                    yield event
+                    after = event.id
+                    give_up_at = time.monotonic() + patience_s
+                    if event.is_final:
+                        return
+            except (UnreachableError, requests.RequestException) as error:
+                if time.monotonic() > give_up_at:
+                    raise UnreachableError(f"lost the stream of {job_id} from {self.url}") from error
+            except ApiError as error:
+                if error.status != 503 or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.2)
+
+    def cancel(self, job_id: str) -> Job:
+        return Job(self._call("POST", f"/v1/jobs/{job_id}/cancel").json())
+
+    def delete(self, job_id: str) -> None:
+        self._call("DELETE", f"/v1/jobs/{job_id}")
+
+    def jobs(self, *, limit: int = 20, after: str | None = None, **filters: str | None) -> list[Job]:
+        """One page of jobs, newest first; `filters` such as `status` and `model`."""
+        params = {"limit": limit, "after": after, **filters}
+        return [Job(row) for row in self._call("GET", "/v1/jobs", params=params).json()["data"]]
+
+    def upload(self, file: Path | bytes, *, filename: str | None = None) -> str:
+        """Store a file and return its id, for `{"type": "image", "file_id": …}`."""
+        name = filename or (file.name if isinstance(file, Path) else "upload")
+        if isinstance(file, bytes):
+            return str(self._upload(name, file)["id"])
+        with file.open("rb") as stream:
+            return str(self._upload(name, stream)["id"])
+
+    def models(self) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/v1/models").json()["data"])
+
+    def deliveries(self, job_id: str) -> list[dict[str, Any]]:
+        """The webhook messages of a job, with what became of them."""
+        return list(self._call("GET", "/v1/deliveries", params={"job_id": job_id}).json()["data"])
+
+    def ready(self) -> bool:
+        """Whether the service can take and run jobs now."""
+        try:
+            return self._session.get(f"{self.url}/readyz", timeout=self._timeout_s).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _upload(self, name: str, content: Any) -> dict[str, Any]:
+        # Uploads may be large; what counts is that bytes keep flowing, which the timeout looks at.
+        answer: dict[str, Any] = self._call("POST", "/v1/files", files={"file": (name, content)}).json()
+        return answer
+
+    def _stream(self, job_id: str, after: str | None) -> Iterator[Event]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        timeout = (self._timeout_s, STREAM_SILENCE_S)
+        with self._call("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=timeout) as response:
+            for message in read_events(response.iter_content(chunk_size=None)):
+                yield Event(message.id, message.event, json.loads(message.data))
+
+    def _call(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            response = self._session.request(method, self.url + path, **({"timeout": self._timeout_s} | options))
+        except requests.ReadTimeout as error:
+            raise UnreachableError(f"{self.url} took too long to answer") from error
+        except requests.RequestException as error:
+            raise UnreachableError(f"nothing answers at {self.url}; start it with `vlmq serve`") from error
+        if response.ok:
+            return response
+        with response:
+            raise _refusal(response)
+
+
+def _refusal(response: requests.Response) -> ApiError:
+    try:
+        error = response.json()["error"]
+        return ApiError(response.status_code, str(error["code"]), str(error["message"]), error.get("param"))
+    except (ValueError, KeyError, TypeError):
+        return ApiError(response.status_code, "unknown", f"HTTP status {response.status_code} {response.reason}")

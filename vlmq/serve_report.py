@@ -1,0 +1,42 @@
+"""What `vlmq serve` prints once it is ready."""
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from models.worker import Worker
+from vlmq.config import Settings
+
+
+def print_ready(console: Console, settings: Settings, url: str, workers: Sequence[Worker]) -> None:
+    """Where it listens, what it holds, and something to try."""
+    held = {worker.model: worker.details for worker in workers if worker.model is not None}
+    console.print(f"\n[bold green]vlmq is ready[/] on [bold]{url}[/]", highlight=False)
+    for model, details in sorted(held.items()):
+        _print_row(console, "model", f"{model} ({_describe(details)})")
+    _print_row(console, "docs", f"{url}/docs")
+    body = {"model": next(iter(settings.models)), "messages": [{"role": "user", "content": "Hello"}]}
+    key = "-H 'Authorization: Bearer …' " if settings.api_keys else ""
+    _print_row(console, "try", f"curl {url}/v1/jobs {key}-H 'Content-Type: application/json' -d '{json.dumps(body)}'")
+    _print_row(console, "", 'vlmq submit cat.jpg "What is this?"')
+    for model, details in sorted(held.items()):
+        if settings.models[model].device == "auto" and details.get("device") == "cpu":
+            console.print(f"[yellow]no GPU was found: {escape(model)} runs on the CPU[/]", highlight=False)
+    if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        console.print("[yellow]whoever reaches this port may use it; set VLMQ_API_KEYS=tenant:key[/]", highlight=False)
+    console.print("Ctrl-C stops everything\n", style="dim", highlight=False)
+
+
+def _print_row(console: Console, name: str, value: str) -> None:
+    console.print(f"  [dim]{name:<6}[/] {escape(value)}", highlight=False, soft_wrap=True)
+
+
+def _describe(details: dict[str, object]) -> str:
+    """For example "on NVIDIA H200, bfloat16, sdpa, 8192 tokens of context"."""
+    words = [f"on {details['device']}"] if details.get("device") else []
+    words += [str(details[name]) for name in ("dtype", "attn_implementation") if details.get(name)]
+    if details.get("max_context"):
+        words.append(f"{details['max_context']} tokens of context")
+    return ", ".join(words)
