@@ -25,6 +25,12 @@ def downgrade(engine: Engine, revision: str) -> None:
         command.downgrade(_config(connection), revision)
 
 
+def current_revision(engine: Engine) -> str | None:
+    """The schema's revision; None for an empty database."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
 def is_current(engine: Engine) -> bool:
     """Whether the schema is the one that this version of vlmq expects."""
     with engine.connect() as connection:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from vlmq.errors import ExplainedError
+
 BUNDLED_CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny-vlm"
 BUNDLED_MODEL = "tiny-vlm"
 
@@ -22,7 +24,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(ExplainedError):
     """The settings cannot be used; the message names each variable and what it takes."""
 
 
@@ -178,6 +180,12 @@ class Settings(BaseSettings):
         if self.redis_url.startswith("unix://"):
             return "redis+socket://" + self.redis_url.removeprefix("unix://").replace("?db=", "?virtual_host=")
         return self.redis_url
+
+    @property
+    def local_url(self) -> str:
+        """Where this machine reaches the API."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def files_dir(self) -> Path:

@@ -99,6 +99,10 @@ CONSEQUENCES: dict[ErrorCode, Consequence] = {
 }
 
 
+class ExplainedError(Exception):
+    """An error that its message explains to whoever runs a command; it is shown without a traceback."""
+
+
 class VlmqError(Exception):
     """An error with a code, a message for the user and its consequence.
 
