@@ -138,6 +138,8 @@ def _explain(error: BaseException) -> str:
     for kinds, explanation in _EXPLANATIONS:
         if any(isinstance(link, kinds) for link in chain):
             return explanation
+    if any("attn_implementation" in str(link) for link in chain):
+        return "does not work with the attention implementation that is set"
     if any("safetensors" in str(link) for link in chain):
         return "has no weights in safetensors files"
     if any("trust_remote_code" in str(link) for link in chain):

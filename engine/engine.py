@@ -26,7 +26,7 @@ class Engine(Protocol):
         """Queue it. Its events end with exactly one `Finished` or `Failed`, unless the process dies.
 
         Raises:
-            VlmqError: UNAVAILABLE after `close`.
+            VlmqError: UNAVAILABLE after `close`, or when the engine can do no more.
             ValueError: a sequence of this id is still alive.
         """
         ...

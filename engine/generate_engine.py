@@ -87,6 +87,8 @@ class GenerateEngine:
         )
 
     def submit(self, sequence: Sequence) -> None:
+        if self._lost:
+            raise VlmqError(ErrorCode.UNAVAILABLE, "The engine takes no more work")
         if not self._line.busy:
             self._last_step = time.monotonic()
         self._line.join(sequence)

@@ -40,7 +40,7 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AutoProcessor.from_pretrained(BUNDLED_CHECKPOINT).save_pretrained(folder)  # type: ignore[no-untyped-call]
     config = AutoConfig.from_pretrained(BUNDLED_CHECKPOINT)
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config)
+    model = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     return folder
 
