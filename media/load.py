@@ -1,0 +1,184 @@
+"""A reference to an image or video -> decoded pixels. The sole entry to this package."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from media.jobs import ImageJob, VideoJob, VideoSampling
+from media.pixels import Pixels
+from media.sandbox import Sandbox
+from media.sniff import HEAD_BYTES, image_type, video_type
+from vlmq.config import Settings
+from vlmq.errors import ErrorCode, VlmqError
+from vlmq.outbound import fetch
+
+__all__ = ["DecodedImage", "DecodedVideo", "LocalFile", "MediaLoader", "RemoteUrl", "Source", "VideoSampling"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A stored upload. Whoever knows its SHA-256 says so, and spares reading the whole file."""
+
+    path: Path
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUrl:
+    """A URL that a user gave."""
+
+    url: str
+
+
+Source = LocalFile | RemoteUrl
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """Pixels (height, width, 3), uint8, and the hash of the bytes they came from."""
+
+    pixels: Pixels
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedVideo:
+    """Frames (number, height, width, 3), uint8, with what is known of the whole video.
+
+    `timestamps` are seconds from the first frame, `frame_indices` count in the order of display.
+    """
+
+    frames: Pixels
+    timestamps: tuple[float, ...]
+    frame_indices: tuple[int, ...]
+    fps: float
+    total_frames: int
+    duration: float
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    file: BinaryIO
+    head: bytes
+    sha256: str
+
+
+class MediaLoader:
+    """Fetches and decodes. Threads may share one; `close` it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.limits
+        self._allow_private = settings.dev_allow_private_urls
+        self._downloads = settings.data_dir / "tmp"
+        self._sandbox = Sandbox(settings.limits.decode_memory_bytes)
+        self._sandbox.start()
+
+    def load_image(self, source: Source, *, param: str, max_pixels: int | None = None) -> DecodedImage:
+        """The image behind `source`, scaled down to `max_pixels` when it has more.
+
+        Raises:
+            VlmqError: what is wrong with the URL, the download, the file or the image, with `param`.
+        """
+        limits = self._limits
+        with self._open(source, limits.max_image_bytes, param) as opened:
+            media_type = image_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
+            job = ImageJob(media_type, limits.max_image_pixels, max_pixels)
+            with _naming(param):
+                pixels, _ = self._sandbox.image(job, opened.file, timeout_s=limits.decode_timeout_s)
+            return DecodedImage(pixels, opened.sha256)
+
+    def load_video(self, source: Source, sampling: VideoSampling, *, param: str) -> DecodedVideo:
+        """The frames that `sampling` means of the video behind `source`.
+
+        Raises:
+            VlmqError: what is wrong with the sampling, the URL, the download, the file or the video, with `param`.
+        """
+        sampling.check(param)
+        limits = self._limits
+        with self._open(source, limits.max_video_bytes, param) as opened:
+            media_type = video_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
+            job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling)
+            with _naming(param):
+                frames, facts = self._sandbox.video(job, opened.file, timeout_s=limits.decode_timeout_s)
+            return DecodedVideo(
+                frames=frames,
+                timestamps=facts.timestamps,
+                frame_indices=facts.frame_indices,
+                fps=facts.fps,
+                total_frames=facts.total_frames,
+                duration=facts.duration,
+                sha256=opened.sha256,
+            )
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._sandbox.close()
+
+    @contextmanager
+    def _open(self, source: Source, limit_bytes: int, param: str) -> Iterator[_Opened]:
+        if isinstance(source, RemoteUrl):
+            self._downloads.mkdir(parents=True, exist_ok=True)
+            # Has no name, so that it goes when we do, even by kill -9.
+            with tempfile.TemporaryFile(dir=self._downloads) as file:
+                fetched = fetch(
+                    source.url,
+                    limit_bytes=limit_bytes,
+                    timeout_s=self._limits.fetch_timeout_s,
+                    allow_private=self._allow_private,
+                    sink=file,
+                    param=param,
+                )
+                file.flush()
+                yield _Opened(file, _head(file), fetched.sha256)
+        else:
+            with _open_stored(source.path, limit_bytes, param) as file:
+                sha256 = source.sha256 or _digest(file)
+                yield _Opened(file, _head(file), sha256)
+
+
+def _open_stored(path: Path, limit_bytes: int, param: str) -> BinaryIO:
+    gone = VlmqError(ErrorCode.FILE_NOT_FOUND, "The file is not stored any more.", param=param)
+    try:
+        # Non-blocking: opening a FIFO would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise gone from None
+    file = os.fdopen(descriptor, "rb")
+    facts = os.fstat(descriptor)
+    if stat.S_ISREG(facts.st_mode) and facts.st_size <= limit_bytes:
+        return file
+    file.close()
+    if not stat.S_ISREG(facts.st_mode):
+        raise gone
+    raise VlmqError(ErrorCode.MEDIA_TOO_LARGE, f"The file is larger than {limit_bytes} bytes.", param=param)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    """Decoding knows nothing of requests; its errors get their field's name here."""
+    try:
+        yield
+    except VlmqError as error:
+        error.param = param
+        raise

@@ -1,0 +1,194 @@
+"""Decoding in processes that may crash, hang or be taken over without harm to the worker."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from media.jobs import ImageFacts, ImageJob, VideoFacts, VideoJob
+from media.pixels import Pixels, map_pixels
+from vlmq.errors import ErrorCode, VlmqError
+
+WAITING_CHILDREN = 4
+SERVER_REPLY_S = 15.0
+MAX_ANSWER_BYTES = 16 * 2**20
+# A child that something else killed must not cost the user's job; one that crashes on its input does so again.
+TRIES = 2
+
+_ROOT = Path(__file__).resolve().parent.parent
+_log = logging.getLogger(__name__)
+
+
+class _DiedError(Exception):
+    """A child ended without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    channel: socket.socket
+    pidfd: int
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.channel.close()
+        os.close(self.pidfd)
+
+
+class Sandbox:
+    """Children for decoding, forked by a server process that is started on demand and again when it is gone.
+
+    Threads may share one. Nothing is left running when the process that holds it ends, however it ends.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+
+    def start(self) -> None:
+        """Start the server ahead of its first use, without waiting for it."""
+        with self._lock:
+            self._started()
+
+    def image(self, job: ImageJob, source: BinaryIO, *, timeout_s: float) -> tuple[Pixels, ImageFacts]:
+        """Decode the image in `source`.
+
+        Raises:
+            VlmqError: `image_invalid`, `image_too_large`, `media_timeout`, or `unavailable` when no child comes up.
+        """
+        pixels, facts = self._run("image", asdict(job), source, timeout_s)
+        return pixels, ImageFacts(**facts)
+
+    def video(self, job: VideoJob, source: BinaryIO, *, timeout_s: float) -> tuple[Pixels, VideoFacts]:
+        """Decode the video in `source`; raises like `image`, with `video_…`."""
+        pixels, facts = self._run("video", asdict(job), source, timeout_s)
+        times, indices = tuple(facts.pop("timestamps")), tuple(facts.pop("frame_indices"))
+        return pixels, VideoFacts(timestamps=times, frame_indices=indices, **facts)
+
+    def close(self) -> None:
+        """End the server and with it all children."""
+        with self._lock:
+            if self._server is not None:
+                self._server.stop()
+                self._server = None
+
+    def _run(self, kind: str, job: dict[str, Any], source: BinaryIO, timeout_s: float) -> tuple[Pixels, dict[str, Any]]:
+        request = json.dumps({"kind": kind, "job": job, "timeout_s": timeout_s}).encode()
+        deadline = None
+        for _ in range(TRIES):
+            child = self._take_child()
+            deadline = deadline or time.monotonic() + timeout_s
+            try:
+                return _ask(child, request, source, deadline)
+            except _DiedError:
+                _log.warning("a decoding child died on its %s", kind)
+            except TimeoutError:
+                message = f"Decoding the {kind} took longer than {timeout_s:g} s."
+                raise VlmqError(ErrorCode.MEDIA_TIMEOUT, message) from None
+            finally:
+                child.kill()
+        code = ErrorCode.IMAGE_INVALID if kind == "image" else ErrorCode.VIDEO_INVALID
+        raise VlmqError(code, f"The {kind} is damaged: decoding it crashed.")
+
+    def _take_child(self) -> _Child:
+        with self._lock:
+            for _ in range(2):
+                try:
+                    return self._started().take()
+                except OSError:
+                    _log.warning("the decoding server is gone; starting another")
+                    if self._server is not None:
+                        self._server.stop()
+                        self._server = None
+        raise VlmqError(ErrorCode.UNAVAILABLE, "Media cannot be decoded right now.")
+
+    def _started(self) -> "_Server":
+        if self._server is None:
+            self._server = _Server(self._memory_bytes)
+        return self._server
+
+
+class _Server:
+    def __init__(self, memory_bytes: int) -> None:
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(SERVER_REPLY_S)
+        arguments = [str(number) for number in (theirs.fileno(), WAITING_CHILDREN, memory_bytes)]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "media.decoder_server", *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # No secrets in there, and no threads but its own.
+                env={"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                # Signals to the worker's group are for the worker, which closes us when it is done.
+                start_new_session=True,
+            )
+
+    def take(self) -> _Child:
+        """A child of its own for the caller.
+
+        Raises:
+            OSError: the server is gone or does not answer.
+        """
+        self._control.sendall(b".")
+        message, descriptors, _, _ = socket.recv_fds(self._control, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        if not message or len(descriptors) != 2:
+            raise ConnectionResetError
+        return _Child(socket.socket(fileno=descriptors[0]), descriptors[1])
+
+    def stop(self) -> None:
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _ask(child: _Child, request: bytes, source: BinaryIO, deadline: float) -> tuple[Pixels, dict[str, Any]]:
+    with ExitStack() as stack:
+        target = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        stack.callback(os.close, target)
+        try:
+            socket.send_fds(child.channel, [request], [source.fileno(), target])
+            child.channel.shutdown(socket.SHUT_WR)
+            answer = json.loads(_read(child.channel, deadline))
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:
+            raise _DiedError from error
+        if "error" in answer:
+            _raise_refusal(answer["error"])
+        # A child that was taken over cannot pull the memory away from under the arrays.
+        fcntl.fcntl(target, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return map_pixels(target, tuple(answer["shape"])), answer["facts"]
+
+
+def _read(channel: socket.socket, deadline: float) -> bytes:
+    answer = bytearray()
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+        chunk = channel.recv(64 * 1024)
+        if not chunk:
+            return bytes(answer)
+        answer += chunk
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise ValueError("a decoding child talks too much")
+
+
+def _raise_refusal(error: dict[str, Any]) -> None:
+    if error.get("detail"):
+        _log.info("media refused: %s", error["detail"])
+    raise VlmqError(ErrorCode(error["code"]), str(error["message"]))
