@@ -4,7 +4,7 @@ import os
 import threading
 
 import structlog
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
 from models.db import Database
 from models.worker import WorkerState
@@ -40,6 +40,10 @@ def run(settings: Settings) -> int:
     @celery.task(name=DELIVER_WEBHOOK, shared=False)  # type: ignore[untyped-decorator]
     def deliver_webhook(_delivery_id: str) -> None:
         sender.deliver_due()
+
+    @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def on_ready(**_: object) -> None:
+        presence.set_state(WorkerState.READY)
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def on_shutdown(**_: object) -> None:
@@ -79,7 +83,6 @@ def run(settings: Settings) -> int:
         loglevel="WARNING",
         quiet=True,
     )
-    presence.set_state(WorkerState.READY)
     try:
         worker.start()
         # Celery exits with 1 on Ctrl-C, which here is a request like SIGTERM.

@@ -4,6 +4,8 @@ A worker that hears it claims the next row from the database, whichever that is.
 doubled one finds nothing to do, and a lost one is made up for by the reconciler.
 """
 
+import logging
+
 from celery import Celery
 from celery.signals import setup_logging
 
@@ -24,7 +26,7 @@ def make_celery(settings: Settings) -> Celery:
     The settings follow from what was measured: early acknowledgement survives a killed broker where `acks_late` loses
     tasks and exits, a result backend makes publishing hang, and a stopped Redis blocks for ever without timeouts.
     """
-    setup_logging.connect(_keep_logging_as_it_is)
+    setup_logging.connect(_set_up_logging)
     celery = Celery("vlmq", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
@@ -49,8 +51,9 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-def _keep_logging_as_it_is(**_: object) -> None:
-    """Celery sets up logging, and raises the root logger's level, unless somebody else says that they did."""
+def _set_up_logging(**_: object) -> None:
+    """Celery would raise the root logger's level, unless somebody else answers; it also reports each task it hears."""
+    logging.getLogger("celery").setLevel(logging.WARNING)
 
 
 class Doorbell:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 
@@ -13,11 +14,15 @@ from models.outbox import enqueue_delivery
 from vlmq.ids import new_job_id
 
 
-def insert_job(database: Database, *, webhook_url: str | None = None, **values: object) -> str:
+def insert_job(database: Database, **values: Any) -> str:
+    (job_id,) = insert_jobs(database, 1, **values)
+    return job_id
+
+
+def insert_jobs(database: Database, count: int, *, webhook_url: str | None = None, **values: Any) -> list[str]:
     now = utc_now()
     webhook = None if webhook_url is None else {"url": webhook_url, "events": ["job.completed", "job.expired"]}
     fields: dict[str, object] = {
-        "id": new_job_id(),
         "tenant": "acme",
         "model": "scripted",
         "status": JobStatus.QUEUED,
@@ -29,10 +34,10 @@ def insert_job(database: Database, *, webhook_url: str | None = None, **values: 
         "start_deadline_at": now + timedelta(hours=1),
         "run_s": 60.0,
     }
-    job = Job(**(fields | values))
+    jobs = [Job(id=new_job_id(), **(fields | values)) for _ in range(count)]
     with database.write() as session:
-        session.add(job)
-    return job.id
+        session.add_all(jobs)
+    return [job.id for job in jobs]
 
 
 def insert_deliveries(database: Database, url: str, count: int = 1) -> list[str]:
