@@ -84,6 +84,9 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A session in one transaction, committed at the end of the block."""
         with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
+            # Begin now, not at the first statement: what the block reads from the clock is then not older than its
+            # wait for the lock.
+            session.connection()
             yield session
 
     def dispose(self) -> None:

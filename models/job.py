@@ -45,7 +45,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=5)
 
     created_at: Mapped[datetime]
-    available_at: Mapped[datetime]  # not claimed before this: a retry waits a little
+    available_at: Mapped[datetime | None]  # a retry is not claimed before this; None: at once
     start_deadline_at: Mapped[datetime]
     run_s: Mapped[float]
     started_at: Mapped[datetime | None]

@@ -6,10 +6,10 @@ nothing. A final status and its webhook delivery commit together.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models.db import utc_now
@@ -48,18 +48,25 @@ def _fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
     return Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.IN_PROGRESS
 
 
+def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    # A new job has no `available_at`: a claim whose `now` is a moment old must still find it.
+    return (
+        Job.status == JobStatus.QUEUED,
+        or_(Job.available_at.is_(None), Job.available_at <= now),
+        Job.start_deadline_at > now,
+    )
+
+
 def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) -> Job | None:
     """Take the queued job of this model that is next: highest priority first, then the oldest."""
     now = utc_now()
-    claimable = (
-        Job.model == model,
-        Job.status == JobStatus.QUEUED,
-        Job.available_at <= now,
-        Job.start_deadline_at > now,
-    )
     # On PostgreSQL claims pass each other by; SQLite has one writer at a time and ignores the clause.
     job = session.scalars(
-        select(Job).where(*claimable).order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
+        select(Job)
+        .where(Job.model == model, *_claimable(now))
+        .order_by(Job.priority.desc(), Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     ).first()
     if job is None:
         return None
@@ -103,13 +110,12 @@ def finish(session: Session, job_id: str, attempt: int, outcome: Outcome) -> Cha
 
 def release(session: Session, job_id: str, attempt: int) -> Change | None:
     """Give a job back without fault: the attempt does not count."""
-    now = utc_now()
     changed = _changed(
         session,
         *_fence(job_id, attempt),
         status=JobStatus.QUEUED,
         releases=Job.releases + 1,
-        available_at=now,
+        available_at=None,
         worker_id=None,
         lease_expires_at=None,
         started_at=None,
@@ -205,12 +211,7 @@ def take_back_expired_leases(session: Session, *, max_attempts: int, limit: int 
 
 def claimable_jobs(session: Session) -> dict[str, int]:
     """How many jobs of each model wait to be claimed now."""
-    now = utc_now()
-    rows = session.execute(
-        select(Job.model, func.count())
-        .where(Job.status == JobStatus.QUEUED, Job.available_at <= now, Job.start_deadline_at > now)
-        .group_by(Job.model)
-    )
+    rows = session.execute(select(Job.model, func.count()).where(*_claimable(utc_now())).group_by(Job.model))
     return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
 
 

@@ -69,15 +69,24 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
         engine=engine,
         held=held,
     )
-    ended = threading.Event()
+    stopping, ended = threading.Event(), threading.Event()
     cancels = Subscriber(client, CANCEL_CHANNEL, on_message=held.cancel)
 
-    @celery.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
+    @celery.task(name=RUN_JOB, shared=False)  # type: ignore[untyped-decorator]
     def run_job(_job_id: str) -> None:
-        runner.run_next()
+        # Whoever is awake goes on while there is work, so that a lost ring costs nothing on a busy worker.
+        while runner.run_next():
+            pass
+
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def on_shutdown(**_: object) -> None:
+        # Called in a signal handler, where starting a thread or logging may meet a lock that its own thread holds.
+        held.closed = True
+        stopping.set()
 
     def drain() -> None:
-        presence.set_state(WorkerState.DRAINING, describe(engine))
+        stopping.wait()
+        presence.set_state(WorkerState.DRAINING)
         held.drain(settings.timing.drain_s)
         held.stop()
         # Celery waits for its threads; one that is stuck in a download must not keep the process.
@@ -86,13 +95,9 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
             presence.stop()
             os._exit(0)
 
-    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
-    def on_shutdown(**_: object) -> None:
-        threading.Thread(target=drain, name="drain").start()
-
     held.start()
     cancels.start()
-    presence.set_state(WorkerState.READY, describe(engine))
+    threading.Thread(target=drain, name="drain", daemon=True).start()
     worker = celery.Worker(
         hostname=f"{presence.worker_id}@vlmq",
         pool="threads",
@@ -104,10 +109,13 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
         loglevel="WARNING",
         quiet=True,
     )
+    presence.set_state(WorkerState.READY, describe(engine))
     try:
         worker.start()
-        return int(worker.exitcode or 0)
+        # Celery exits with 1 on Ctrl-C, which here is a request like SIGTERM.
+        return 0 if stopping.is_set() else int(worker.exitcode or 0)
     finally:
+        stopping.set()
         ended.set()
         cancels.stop()
         media.close()

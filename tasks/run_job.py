@@ -47,13 +47,13 @@ class JobRunner:
     engine: Engine
     held: HeldJobs
 
-    def run_next(self) -> None:
-        """Claim the next job of this model, if there is one, and see it through."""
+    def run_next(self) -> bool:
+        """Claim the next job of this model and see it through; False when there was none."""
         if self.held.closed:
-            return
+            return False
         attempt = self._claim()
         if attempt is None:
-            return
+            return False
         attempt.record("status", attempt.job.status_data())
         self.held.add(attempt)
         with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
@@ -61,6 +61,7 @@ class JobRunner:
                 self._end(attempt, self._run(attempt))
             finally:
                 self.held.remove(attempt)
+        return True
 
     def _claim(self) -> Attempt | None:
         try:

@@ -67,7 +67,7 @@ def upgrade() -> None:
         sa.Column("webhook", Json, nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("available_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("available_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("start_deadline_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("run_s", sa.Double(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),

@@ -33,7 +33,6 @@ def insert_job(database: Database, **values: object) -> str:
         "user_metadata": {},
         "webhook": None,
         "created_at": now,
-        "available_at": now,
         "start_deadline_at": now + timedelta(hours=1),
         "run_s": 60.0,
     }
