@@ -1,0 +1,174 @@
+"""Jobs into the database and out of it again: each function one transaction."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.errors import InvalidRequestError
+from api.file_rows import delete_unused_inline, keep_row, lock_contents
+from api.inline_media import ACCEPTED_IMAGES, ACCEPTED_VIDEOS
+from api.intake import Draft
+from api.services import Services
+from models.db import utc_now
+from models.file import File
+from models.idempotency import IdempotencyKey
+from models.job import Job, JobFile
+from vlmq.errors import ErrorCode, VlmqError
+from vlmq.files import StoredBytes
+from vlmq.ids import new_job_id
+from vlmq.sniff import IMAGE_TYPES, VIDEO_TYPES
+
+# A file that is deleted, or a key that is used, between two statements: the next try sees it.
+TRIES = 3
+
+_ACCEPTED = {"image": (IMAGE_TYPES, ACCEPTED_IMAGES), "video": (VIDEO_TYPES, ACCEPTED_VIDEOS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An Idempotency-Key and the hash of the body that it came with."""
+
+    key: str
+    body_sha256: str
+
+
+def find_job(session: Session, tenant: str, job_id: str) -> Job:
+    """Raises VlmqError NOT_FOUND, also for another tenant's job."""
+    job = session.get(Job, job_id) if "\x00" not in job_id else None
+    if job is None or job.tenant != tenant:
+        raise VlmqError(ErrorCode.NOT_FOUND, "There is no job with this id.")
+    return job
+
+
+def load_job(services: Services, tenant: str, job_id: str) -> Job:
+    with services.database.read() as session:
+        return find_job(session, tenant, job_id)
+
+
+def replay(services: Services, tenant: str, once: Once) -> Job | None:
+    """The job that this key has made, if it has made one.
+
+    Raises:
+        VlmqError: IDEMPOTENCY_MISMATCH for another body; CONFLICT when the job was deleted since.
+    """
+    with services.database.read() as session:
+        used = session.get(IdempotencyKey, (tenant, once.key))
+        if used is None:
+            return None
+        if used.body_sha256 != once.body_sha256:
+            message = "This Idempotency-Key was used with another body; take a new key for a new request."
+            raise VlmqError(ErrorCode.IDEMPOTENCY_MISMATCH, message, param="Idempotency-Key")
+        job = session.get(Job, used.resource_id)
+        if job is None:
+            message = "The job that this Idempotency-Key made was deleted; take a new key to make another."
+            raise VlmqError(ErrorCode.CONFLICT, message, param="Idempotency-Key")
+        return job
+
+
+def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, tries: int = TRIES) -> tuple[Job, bool]:
+    """Keep the inline bytes, then insert the job, its files and its key together. Says whether the key made it before.
+
+    Raises:
+        VlmqError: what `replay` raises, or FILE_NOT_FOUND.
+    """
+    limit = services.settings.limits.max_image_bytes
+    kept = [services.files.put([use.image.data], limit=limit, param=use.param) for use in draft.inline]
+    try:
+        with services.database.write() as session:
+            return _insert(session, services, tenant, draft, kept=kept, once=once), False
+    except IntegrityError:
+        if once is not None and (job := replay(services, tenant, once)) is not None:
+            return job, True
+        if tries == 1:
+            raise
+    return store(services, tenant, draft, once, tries=tries - 1)
+
+
+def delete_job(services: Services, tenant: str, job_id: str) -> None:
+    """Delete a job that is over, with its deliveries and the inline files that no other job uses.
+
+    Raises:
+        VlmqError: NOT_FOUND; CONFLICT while it is not over.
+    """
+    with services.database.write() as session:
+        job = find_job(session, tenant, job_id)
+        session.refresh(job, with_for_update=True)
+        if not job.status.is_final:
+            message = f"The job is {job.status}; cancel it first and delete it when it is over."
+            raise VlmqError(ErrorCode.CONFLICT, message)
+        file_ids = session.scalars(select(JobFile.file_id).where(JobFile.job_id == job.id)).all()
+        session.execute(delete(JobFile).where(JobFile.job_id == job.id))
+        session.execute(delete(Job).where(Job.id == job.id))
+        delete_unused_inline(session, services.files, file_ids)
+
+
+def _insert(
+    session: Session, services: Services, tenant: str, draft: Draft, *, kept: list[StoredBytes], once: Once | None
+) -> Job:
+    body, limits, now = draft.body, services.settings.limits, utc_now()
+    file_ids = _check_files(session, tenant, draft)
+    lock_contents(session, [stored.sha256 for stored in kept])
+    for use, stored in zip(draft.inline, kept, strict=True):
+        file, _ = keep_row(
+            session,
+            services.files,
+            tenant=tenant,
+            sha256=stored.sha256,
+            size=stored.size,
+            media_type=use.image.media_type,
+            inline=True,
+        )
+        use.part["file_id"] = file.id
+        file_ids.add(file.id)
+    job = Job(
+        id=new_job_id(),
+        tenant=tenant,
+        model=body.model,
+        request=draft.request,
+        user_metadata=body.metadata,
+        webhook=None if body.webhook is None else body.webhook.model_dump(),
+        priority=body.priority,
+        created_at=now,
+        start_deadline_at=now + timedelta(seconds=body.deadlines.start_s or limits.start_s),
+        run_s=body.deadlines.run_s or limits.run_s,
+    )
+    session.add(job)
+    session.flush()
+    session.add_all(JobFile(job_id=job.id, file_id=file_id) for file_id in file_ids)
+    if once is not None:
+        session.add(
+            IdempotencyKey(
+                tenant=tenant, key=once.key, body_sha256=once.body_sha256, resource_id=job.id, created_at=now
+            )
+        )
+    session.flush()
+    session.refresh(job)
+    return job
+
+
+def _check_files(session: Session, tenant: str, draft: Draft) -> set[str]:
+    ids = {use.part["file_id"] for use in draft.files}
+    if not ids:
+        return set()
+    rows = session.execute(select(File.id, File.media_type).where(File.id.in_(ids), File.tenant == tenant))
+    types: dict[str, str] = {id_: media_type for id_, media_type in rows}  # noqa: C416 (rows are not typed as pairs)
+    errors = []
+    for use in draft.files:
+        media_type = types.get(use.part["file_id"])
+        allowed, words = _ACCEPTED[use.kind]
+        if media_type is None:
+            message = "There is no file with this id; upload it with POST /v1/files."
+            errors.append(VlmqError(ErrorCode.FILE_NOT_FOUND, message, param=use.param, status=422))
+        elif media_type not in allowed:
+            message = f"The file is {media_type}, not {_noun(use.kind)}; {words} would be."
+            errors.append(VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param=use.param, status=422))
+    if errors:
+        raise InvalidRequestError(errors)
+    return ids
+
+
+def _noun(kind: str) -> str:
+    return "an image" if kind == "image" else "a video"

@@ -1,0 +1,109 @@
+"""JSON bodies, read strictly: what two parsers could read differently, or a database cannot keep, is refused."""
+
+import json
+from typing import Any
+
+from flask import Request
+
+from vlmq.config import Limits
+from vlmq.errors import ErrorCode, VlmqError
+
+# More than any request within the limits holds; what is refused here costs next to nothing.
+MAX_VALUES = 50_000
+
+
+class StrictRequest(Request):
+    """A Flask request whose JSON goes through `parse_json_object`."""
+
+    limits: Limits
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:  # noqa: ARG002
+        if self.mimetype != "application/json" and not self.mimetype.endswith("+json"):
+            message = "The body must be JSON, sent with Content-Type: application/json."
+            raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+        return parse_json_object(self.get_data(), self.limits)
+
+
+def parse_json_object(body: bytes, limits: Limits) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        VlmqError: INVALID_JSON for malformed JSON, duplicate names, NaN, too deep nesting, and characters that cannot
+            be stored; INVALID_REQUEST when it is not an object or holds too many values.
+    """
+    # Millions of empty lists fit into a body; count before they become objects.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > limits.max_text_chars + MAX_VALUES:
+        raise _too_many()
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise VlmqError(ErrorCode.INVALID_JSON, "The body is not UTF-8.") from None
+    except RecursionError:
+        raise _too_deep(limits) from None
+    except json.JSONDecodeError as error:
+        message = f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        raise VlmqError(ErrorCode.INVALID_JSON, message) from None
+    except ValueError:
+        raise VlmqError(ErrorCode.INVALID_JSON, "The body holds a number with too many digits.") from None
+    if not isinstance(value, dict):
+        raise VlmqError(ErrorCode.INVALID_REQUEST, "The body must be a JSON object.")
+    _check_values(value, limits)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise VlmqError(ErrorCode.INVALID_JSON, f'The name "{twice[:64]}" stands twice in one object.')
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise VlmqError(ErrorCode.INVALID_JSON, f"{name} is not JSON.")
+
+
+def _check_values(root: dict[str, Any], limits: Limits) -> None:
+    pending: list[tuple[Any, tuple[str | int, ...]]] = [(root, ())]
+    seen = 0
+    while pending:
+        value, path = pending.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise _too_many()
+        if len(path) >= limits.max_json_depth and isinstance(value, dict | list):
+            raise _too_deep(limits)
+        if isinstance(value, str):
+            check_storable(value, ".".join(str(name)[:64] for name in path))
+        elif isinstance(value, list):
+            pending += [(item, (*path, index)) for index, item in enumerate(value)]
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                check_storable(name, ".".join(str(part)[:64] for part in path) or None)
+                pending.append((item, (*path, name)))
+
+
+def check_storable(text: str, param: str | None) -> None:
+    """Refuse what PostgreSQL cannot store.
+
+    Raises:
+        VlmqError: INVALID_REQUEST.
+    """
+    if "\x00" in text:
+        raise VlmqError(ErrorCode.INVALID_REQUEST, "Text must not hold the NUL character.", param=param)
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            message = "Text must not hold half a surrogate pair (\\ud800 to \\udfff)."
+            raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=param) from None
+
+
+def _too_deep(limits: Limits) -> VlmqError:
+    message = f"The body is nested more than {limits.max_json_depth} levels deep."
+    return VlmqError(ErrorCode.INVALID_JSON, message)
+
+
+def _too_many() -> VlmqError:
+    return VlmqError(ErrorCode.INVALID_REQUEST, f"The body holds more than {MAX_VALUES} values.")

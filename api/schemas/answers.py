@@ -1,0 +1,234 @@
+"""What the API answers, for its documentation."""
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
+
+JobStatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
+
+
+class ErrorBody(BaseModel):
+    """The error as OpenAI's clients read it."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    code: str
+    param: str | None = Field(description="the field at fault, dotted")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:vlmq:error:invalid_request",
+                    "title": "The request is not valid",
+                    "status": 422,
+                    "detail": "generation.temperature: Input should be less than or equal to 2.",
+                    "instance": "/v1/jobs",
+                    "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5",
+                    "error": {
+                        "message": "generation.temperature: Input should be less than or equal to 2.",
+                        "type": "invalid_request_error",
+                        "code": "invalid_request",
+                        "param": "generation.temperature",
+                    },
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str | None
+    error: ErrorBody
+    errors: list[ErrorBody] | None = Field(None, description="all of them, when there are several")
+
+
+class Usage(BaseModel):
+    """What the job used; also on cancelled and failed jobs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt_tokens: int
+    image_tokens: int
+    video_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    images: int
+    frames: int
+
+
+class JobAnswer(BaseModel):
+    """A job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "job_0193a5c8d2b77a3e9c55f0c1d2e3f4a5",
+                    "object": "job",
+                    "model": "tiny-vlm",
+                    "status": "completed",
+                    "created_at": "2026-11-22T08:00:00.000Z",
+                    "started_at": "2026-11-22T08:00:00.120Z",
+                    "finished_at": "2026-11-22T08:00:01.450Z",
+                    "cancel_requested": False,
+                    "attempts": 1,
+                    "priority": 5,
+                    "output_text": "A red circle.",
+                    "finish_reason": "stop",
+                    "usage": {
+                        "prompt_tokens": 80,
+                        "image_tokens": 64,
+                        "video_tokens": 0,
+                        "completion_tokens": 4,
+                        "total_tokens": 84,
+                        "images": 1,
+                        "frames": 0,
+                    },
+                    "timings": {"queued": 0.12, "media": 0.03, "first_token": 0.2, "generation": 1.1, "total": 1.45},
+                    "manifest": {"seed": 7},
+                    "error": None,
+                    "webhook": None,
+                    "metadata": {"ticket": "A-17"},
+                }
+            ]
+        }
+    )
+
+    id: str
+    object: Literal["job"]
+    model: str
+    status: JobStatusName
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    cancel_requested: bool
+    attempts: int
+    priority: int
+    output_text: str | None = Field(description="while the job runs, what there is of it so far")
+    finish_reason: Literal["stop", "length", "cancelled", "deadline"] | None
+    usage: Usage | None
+    timings: dict[str, float] | None = Field(description="seconds")
+    manifest: dict[str, Any] | None = Field(description="what was run: seed, revision, frame times")
+    error: ErrorBody | None
+    webhook: dict[str, Any] | None
+    metadata: dict[str, str]
+    request: dict[str, Any] | None = Field(None, description="messages and generation as stored; not in lists")
+
+
+class FileAnswer(BaseModel):
+    """An uploaded file."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "file_0193a5c8d2b77a3e9c55f0c1d2e3f4a5",
+                    "object": "file",
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "bytes": 20480,
+                    "media_type": "image/png",
+                    "filename": "cat.png",
+                    "created_at": "2026-11-22T08:00:00.000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    object: Literal["file"]
+    sha256: str
+    bytes: int
+    media_type: str
+    filename: str | None
+    created_at: str
+
+
+class ModelAnswer(BaseModel):
+    """A served model and what its workers say of it."""
+
+    id: str
+    object: Literal["model"]
+    state: Literal["ready", "loading", "failed", "unavailable"]
+    checkpoint: str
+    revision: str | None
+    engine: str
+    modalities: list[str]
+    max_in_flight: int
+    default_num_frames: int
+    max_frames: int
+    workers: int = Field(description="live workers that hold it")
+    details: dict[str, Any] | None = Field(description="the engine's own words: device, dtype, context length, …")
+
+
+class DeliveryAttemptAnswer(BaseModel):
+    number: int
+    started_at: str
+    duration_s: float
+    status_code: int | None
+    error: str | None
+    response_excerpt: str | None
+
+
+class DeliveryAnswer(BaseModel):
+    """A webhook message on its way."""
+
+    id: str
+    object: Literal["delivery"]
+    job_id: str
+    event: str
+    url: str
+    status: Literal["pending", "sending", "delivered", "dead"]
+    tries: int
+    created_at: str
+    due_at: str
+    delivered_at: str | None
+    payload: dict[str, Any] | None = Field(None, description="not in lists")
+    attempts: list[DeliveryAttemptAnswer] | None = Field(None, description="not in lists")
+
+
+class SecretAnswer(BaseModel):
+    """The key that signs this tenant's webhooks."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str
+    deleted: Literal[True]
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list, newest first; `after=<last_id>` goes on."""
+
+    object: Literal["list"]
+    data: list[Item]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class JobPage(Page[JobAnswer]):
+    """Jobs."""
+
+
+class FilePage(Page[FileAnswer]):
+    """Files."""
+
+
+class ModelPage(Page[ModelAnswer]):
+    """Models."""
+
+
+class DeliveryPage(Page[DeliveryAnswer]):
+    """Deliveries."""
