@@ -1,5 +1,7 @@
-"""A webhook receiver on a real port, that answers as its test says."""
+"""A webhook receiver on a real port, that answers as its test says, and settings to send to it."""
 
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +9,19 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pydantic import SecretStr
 from standardwebhooks import Webhook
+
+from vlmq.config import Settings
+from vlmq.signing import new_master_secret
+
+MASTER = new_master_secret()
+GIVE_UP_AFTER = (0.0, 0.0)
+
+
+def adjusted(settings: Settings, **webhooks: object) -> Settings:
+    values: dict[str, object] = {"secret": SecretStr(MASTER), "timeout_s": 1.0, "retry_after_s": GIVE_UP_AFTER}
+    return settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update=values | webhooks)})
 
 
 @dataclass
@@ -28,7 +42,7 @@ class Request:
 
     def reset_connection(self) -> None:
         # Linger for zero seconds: the peer sees a reset instead of an orderly end.
-        self.handler.connection.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")
+        self.handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.handler.connection.close()
 
 
