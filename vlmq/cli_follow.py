@@ -69,9 +69,12 @@ class _Screen:
             self._told.print("[dim]queued[/]")
 
     def finish(self, job: Job) -> None:
-        # What the stream did not bring (its replay may have been trimmed) is in the job.
-        if job.output_text.startswith(self._text):
-            self._write(job.output_text.removeprefix(self._text))
+        # What the stream did not bring (Redis may have lost some of it) is in the job.
+        if not job.output_text.startswith(self._text):
+            self.end_line()
+            self._told.print("[yellow]some of the stream was lost; the whole answer:[/]")
+            self._text = ""
+        self._write(job.output_text.removeprefix(self._text))
         self.end_line()
         if job.status != "completed":
             self._told.print(f"[red]{escape(_status_line(job))}[/]")

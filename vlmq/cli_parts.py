@@ -62,8 +62,11 @@ def api() -> None:
     """Run the API alone, against DATABASE_URL and REDIS_URL."""
     from api.server import serve as run_api
     from vlmq.config import get_settings
+    from vlmq.logs import configure_logging
 
-    run_api(get_settings())
+    settings = get_settings()
+    configure_logging(settings.log_level)
+    run_api(settings)
 
 
 def worker(

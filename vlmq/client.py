@@ -141,18 +141,22 @@ class Client:
     def events(self, job_id: str, *, after: str | None = None, patience_s: float = 60) -> Iterator[Event]:
         """The job's stream from its beginning, or after the event `after`, to its final status.
 
-        A connection that breaks is made anew and goes on where it ended; no event comes twice or is left out. Gives
-        up with UnreachableError when nothing answers for `patience_s`.
+        A connection that breaks is made anew and goes on where it ended; no event comes twice or is left out, save
+        where a `gap` event says so. Gives up with UnreachableError when nothing answers for `patience_s`.
         """
         give_up_at = time.monotonic() + patience_s
         while True:
             try:
-                for event in self._stream(job_id, after):
-                    yield event
-                    after = event.id
-                    give_up_at = time.monotonic() + patience_s
-                    if event.is_final:
+                with self._open_stream(job_id, after) as response:
+                    if response.status_code == 204:
                         return
+                    for message in read_events(response.iter_content(chunk_size=None)):
+                        event = Event(message.id, message.event, json.loads(message.data))
+                        yield event
+                        after = event.id
+                        give_up_at = time.monotonic() + patience_s
+                        if event.is_final:
+                            return
             except (UnreachableError, requests.RequestException) as error:
                 if time.monotonic() > give_up_at:
                     raise UnreachableError(f"lost the stream of {job_id} from {self.url}") from error
@@ -199,12 +203,10 @@ class Client:
         answer: dict[str, Any] = self._call("POST", "/v1/files", files={"file": (name, content)}).json()
         return answer
 
-    def _stream(self, job_id: str, after: str | None) -> Iterator[Event]:
+    def _open_stream(self, job_id: str, after: str | None) -> requests.Response:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
-        with self._call("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=timeout) as response:
-            for message in read_events(response.iter_content(chunk_size=None)):
-                yield Event(message.id, message.event, json.loads(message.data))
+        return self._call("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=timeout)
 
     def _call(self, method: str, path: str, **options: Any) -> requests.Response:
         try:

@@ -1,7 +1,6 @@
 """What vlmq needs of the machine: packages, a GPU, room on the disk, its port."""
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import requests
 
 from vlmq.config import Settings
 from vlmq.finding import Finding
+from vlmq.free_port import free_port
 
 GIB = 2**30
 LITTLE_DISK = 5 * GIB
@@ -82,14 +82,11 @@ def look_at_disk(root: Path) -> Finding:
 
 def look_at_port(settings: Settings) -> Finding:
     subject, where = f"port {settings.port}", f"{settings.host}:{settings.port}"
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-        else:
-            return Finding(subject, "ok", "free")
+    try:
+        free_port(settings.host, settings.port)
+        return Finding(subject, "ok", "free")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
     try:
         answer = requests.get(f"{settings.local_url}/readyz", timeout=3)
         if answer.headers.get("Content-Type", "").startswith("application/json"):

@@ -22,6 +22,7 @@ from vlmq.config import Settings, environment_with
 from vlmq.data_dir import DataDir, with_own_secret
 from vlmq.embedded_redis import answers, redis_command
 from vlmq.errors import ExplainedError
+from vlmq.free_port import free_port
 from vlmq.serve_report import print_ready
 from vlmq.supervisor import TICK_S, Part, PartFailedError, Supervisor
 
@@ -139,7 +140,7 @@ class _Stack:
         self.supervisor.signal(API, *workers)
         within_s = self.settings.timing.drain_s + DRAIN_MARGIN_S
         self.supervisor.end(*workers, within_s=within_s, cut_short=lambda: self.stop.urgent)
-        self.supervisor.end(API, within_s=2.0, cut_short=lambda: self.stop.urgent)
+        self.supervisor.end(API, within_s=DRAIN_MARGIN_S, cut_short=lambda: self.stop.urgent)
         self.supervisor.signal(REDIS)
         self.supervisor.end(REDIS, within_s=10.0, cut_short=lambda: self.stop.urgent)
         self.console.print("stopped")
@@ -174,7 +175,7 @@ def serve(settings: Settings, console: Console) -> int:
     with data.locked():
         # An address that was set is used; only the default gives way to the embedded server.
         own_redis = "redis_url" not in settings.model_fields_set
-        changes: dict[str, object] = {"data_dir": data.root, "port": _free_port(settings)}
+        changes: dict[str, object] = {"data_dir": data.root, "port": _port(settings)}
         if own_redis:
             changes["redis_url"] = data.redis_url
         data.make_master_secret()
@@ -207,17 +208,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _free_port(settings: Settings) -> int:
-    """The port of the settings, or any free one for port 0."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            message = f"cannot listen on {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}"
-            raise CannotServeError(f"{message}; name another --port, or see `vlmq doctor`") from None
-        return int(probe.getsockname()[1])
+def _port(settings: Settings) -> int:
+    try:
+        return free_port(settings.host, settings.port)
+    except OSError as error:
+        message = f"cannot listen on {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}"
+        raise CannotServeError(f"{message}; name another --port, or see `vlmq doctor`") from None
 
 
 def _answers(url: str) -> bool:

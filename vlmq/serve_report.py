@@ -35,8 +35,8 @@ def _print_row(console: Console, name: str, value: str) -> None:
 
 def _describe(details: dict[str, object]) -> str:
     """For example "on NVIDIA H200, bfloat16, sdpa, 8192 tokens of context"."""
-    words = [f"on {details['device']}"] if details.get("device") else []
-    words += [str(details[name]) for name in ("dtype", "attn_implementation") if details.get(name)]
+    words = [f"on {details['device']}"] if details.get("device", "none") != "none" else []
+    words += [str(details[name]) for name in ("dtype", "attn_implementation") if details.get(name, "none") != "none"]
     if details.get("max_context"):
         words.append(f"{details['max_context']} tokens of context")
     return ", ".join(words)
