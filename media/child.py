@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import av.logging
 
 from media.image import decode_image
-from media.jobs import ImageJob, VideoJob, VideoSampling
+from media.jobs import STARTED, ImageJob, VideoJob, VideoSampling
 from media.pixels import PixelSink
 from media.video import decode_video
 from vlmq.errors import ErrorCode, VlmqError
@@ -35,6 +35,7 @@ def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:
         message += chunk
     request = json.loads(message)
     _give_up_rights(memory_bytes, request["timeout_s"])
+    channel.sendall(STARTED)
     with os.fdopen(source, "rb") as stream:
         # The offset is shared with the worker, and with a child that tried before.
         stream.seek(0)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import MediaType
 
+# A child says this when it has its job and is about to look at the bytes: what happens from here on is their doing.
+STARTED = b"."
+
 
 @dataclass(frozen=True, slots=True)
 class VideoSampling:

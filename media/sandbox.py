@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from media.jobs import ImageFacts, ImageJob, VideoFacts, VideoJob
+from media.jobs import STARTED, ImageFacts, ImageJob, VideoFacts, VideoJob
 from media.pixels import Pixels, map_pixels
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -24,13 +24,18 @@ SERVER_REPLY_S = 15.0
 MAX_ANSWER_BYTES = 16 * 2**20
 # A child that something else killed must not cost the user's job; one that crashes on its input does so again.
 TRIES = 2
+MAX_CHILDREN = 10
 
 _ROOT = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
 
 
 class _DiedError(Exception):
-    """A child ended without an answer."""
+    """A child ended without an answer; `started` says whether it had touched its input."""
+
+    def __init__(self, *, started: bool) -> None:
+        super().__init__(started)
+        self.started = started
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +91,24 @@ class Sandbox:
     def _run(self, kind: str, job: dict[str, Any], source: BinaryIO, timeout_s: float) -> tuple[Pixels, dict[str, Any]]:
         request = json.dumps({"kind": kind, "job": job, "timeout_s": timeout_s}).encode()
         deadline = None
-        for _ in range(TRIES):
+        tries = 0
+        for _ in range(MAX_CHILDREN):
             child = self._take_child()
             deadline = deadline or time.monotonic() + timeout_s
             try:
                 return _ask(child, request, source, deadline)
-            except _DiedError:
-                _log.warning("a decoding child died on its %s", kind)
+            except _DiedError as death:
+                _log.warning("a decoding child died %s its %s", "over" if death.started else "before", kind)
+                tries += death.started
             except TimeoutError:
                 message = f"Decoding the {kind} took longer than {timeout_s:g} s."
                 raise VlmqError(ErrorCode.MEDIA_TIMEOUT, message) from None
             finally:
                 child.kill()
-        code = ErrorCode.IMAGE_INVALID if kind == "image" else ErrorCode.VIDEO_INVALID
-        raise VlmqError(code, f"The {kind} is damaged: decoding it crashed.")
+            if tries == TRIES:
+                code = ErrorCode.IMAGE_INVALID if kind == "image" else ErrorCode.VIDEO_INVALID
+                raise VlmqError(code, f"The {kind} is damaged: decoding it crashed.")
+        raise _unavailable()
 
     def _take_child(self) -> _Child:
         with self._lock:
@@ -111,7 +120,7 @@ class Sandbox:
                     if self._server is not None:
                         self._server.stop()
                         self._server = None
-        raise VlmqError(ErrorCode.UNAVAILABLE, "Media cannot be decoded right now.")
+        raise _unavailable()
 
     def _started(self) -> "_Server":
         if self._server is None:
@@ -158,14 +167,16 @@ def _ask(child: _Child, request: bytes, source: BinaryIO, deadline: float) -> tu
     with ExitStack() as stack:
         target = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         stack.callback(os.close, target)
+        started = False
         try:
             socket.send_fds(child.channel, [request], [source.fileno(), target])
             child.channel.shutdown(socket.SHUT_WR)
-            answer = json.loads(_read(child.channel, deadline))
+            started = _read(child.channel, deadline, 1) == STARTED
+            answer = json.loads(_read(child.channel, deadline, MAX_ANSWER_BYTES))
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:
-            raise _DiedError from error
+            raise _DiedError(started=started) from error
         if "error" in answer:
             _raise_refusal(answer["error"])
         # A child that was taken over cannot pull the memory away from under the arrays.
@@ -173,19 +184,23 @@ def _ask(child: _Child, request: bytes, source: BinaryIO, deadline: float) -> tu
         return map_pixels(target, tuple(answer["shape"])), answer["facts"]
 
 
-def _read(channel: socket.socket, deadline: float) -> bytes:
+def _read(channel: socket.socket, deadline: float, limit: int) -> bytes:
+    """All that comes, up to `limit` bytes."""
     answer = bytearray()
-    while True:
+    while len(answer) < limit:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         channel.settimeout(left)
-        chunk = channel.recv(64 * 1024)
+        chunk = channel.recv(min(64 * 1024, limit - len(answer)))
         if not chunk:
-            return bytes(answer)
+            break
         answer += chunk
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise ValueError("a decoding child talks too much")
+    return bytes(answer)
+
+
+def _unavailable() -> VlmqError:
+    return VlmqError(ErrorCode.UNAVAILABLE, "Media cannot be decoded right now.")
 
 
 def _raise_refusal(error: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ def _picture_stream(container: InputContainer) -> VideoStream:
         if codec not in _CODECS:
             raise _invalid(f"has a codec that is not supported ({codec})")
         return stream
-    raise _invalid("has sound but no pictures" if container.streams.audio else "has no pictures")
+    raise _invalid("has sound but no pictures" if container.streams.audio else "has no pictures; it may be truncated")
 
 
 def _check_claims(job: VideoJob, container: InputContainer, stream: VideoStream) -> None:
