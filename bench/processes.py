@@ -56,4 +56,9 @@ def seconds(call: Callable[[], object]) -> float:
 def largest_child(pid: int) -> psutil.Process:
     """The process with the most memory among a process and its descendants."""
     process = psutil.Process(pid)
-    return max([process, *process.children(recursive=True)], key=lambda one: one.memory_info().rss)
+    family: list[psutil.Process] = [process, *process.children(recursive=True)]
+    return max(family, key=_resident)
+
+
+def _resident(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)

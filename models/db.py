@@ -9,8 +9,13 @@ from typing import Any
 from sqlalchemy import JSON, Connection, DateTime, MetaData, create_engine, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as SQLTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
+
+# What a database that is away or overloaded raises; trying again helps.
+DATABASE_ERRORS = (OperationalError, InterfaceError, SQLTimeoutError)
 
 JsonObject = JSON().with_variant(JSONB(), "postgresql")
 

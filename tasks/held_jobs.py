@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from engine.engine import Engine
 from engine.types import Delta, Event, Failed, Finished
-from models.db import Database
+from models.db import DATABASE_ERRORS, Database
 from models.lifecycle import release, renew_leases
 from tasks.attempt import Attempt, Stop
 from tasks.stream_writer import StreamWriter
@@ -124,8 +123,8 @@ class HeldJobs:
                 continue
             try:
                 self._renew(attempts)
-            except DBAPIError as error:
-                log.warning("could not renew leases; trying again", error=str(error.orig))
+            except DATABASE_ERRORS as error:
+                log.warning("could not renew leases; trying again", error=str(error))
 
     def _renew(self, attempts: list[Attempt]) -> None:
         ids = [attempt.job.id for attempt in attempts]

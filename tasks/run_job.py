@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from engine.engine import Engine
 from engine.types import Failed, Finished, GenerationParameters
 from models.announcements import WIRE_ERRORS, ring_for
-from models.db import Database
+from models.db import DATABASE_ERRORS, Database
 from models.lifecycle import Change, claim_next
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt, Stop
@@ -72,8 +71,8 @@ class JobRunner:
                 if job is None:
                     return None
                 delivery_id = enqueue_delivery(session, job, "job.started")
-        except DBAPIError as error:
-            log.warning("could not claim a job; the reconciler will ring again", error=str(error.orig))
+        except DATABASE_ERRORS as error:
+            log.warning("could not claim a job; the reconciler will ring again", error=str(error))
             return None
         self._ring_delivery(delivery_id)
         return Attempt(job, deadline=time.monotonic() + job.run_s)
@@ -153,10 +152,10 @@ class JobRunner:
             try:
                 with self.database.write() as session:
                     return transition(session)
-            except DBAPIError as error:
+            except DATABASE_ERRORS as error:
                 if time.monotonic() > give_up_at:
                     raise
-                log.warning("could not write the end of a job; trying again", error=str(error.orig))
+                log.warning("could not write the end of a job; trying again", error=str(error))
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -175,8 +174,8 @@ class JobRunner:
         try:
             with self.database.write() as session:
                 delivery_id = enqueue_delivery(session, attempt.job, event, body)
-        except DBAPIError as error:
-            log.warning("could not queue a webhook about progress", error=str(error.orig))
+        except DATABASE_ERRORS as error:
+            log.warning("could not queue a webhook about progress", error=str(error))
             return
         self._ring_delivery(delivery_id)
 
