@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from engine.chat import ChatRenderer
@@ -51,8 +52,8 @@ class PromptBuilder:
     def _process(self, text: str, request: PromptRequest) -> Any:
         media: dict[str, Any] = {}
         if request.images:
-            media["images"] = [request.images]
-            media["images_kwargs"] = {"input_data_format": "channels_last"}
+            # Every family takes Pillow's images; not all take arrays, and some guess wrongly where their channels are.
+            media["images"] = [[Image.fromarray(picture) for picture in request.images]]
         if request.videos:
             clips = [self._long_enough(clip) for clip in request.videos]
             media["videos"] = [[clip.frames for clip in clips]]
