@@ -69,6 +69,10 @@ bench: $(INSTALLED)  ## measure the overhead of the service beside the raw engin
 checkpoint: $(INSTALLED)  ## train the bundled tiny model again (an hour on a CPU; resumes)
 	$(PY) -m checkpoints.train
 
+.PHONY: docs
+docs: $(INSTALLED)  ## write the pages of docs/ that follow from the code
+	$(PY) -m vlmq.reference
+
 .PHONY: requirements
 requirements: $(INSTALLED)  ## pin anew what pyproject.toml asks for
 	$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header \

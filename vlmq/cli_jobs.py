@@ -41,7 +41,10 @@ def submit(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Ask about images and videos, and follow the answer as it is written."""
+    """Ask about images and videos.
+
+    Follows the answer as it is written. Ctrl-C asks whether to cancel the job or to leave it running.
+    """
     from vlmq.cli_follow import follow, print_result
     from vlmq.cli_media import read_arguments, upload_parts
 
@@ -80,7 +83,7 @@ def watch(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Follow a job from its beginning to its end."""
+    """Follow a job to its end."""
     from vlmq.cli_follow import follow, print_events
 
     with _client(url, api_key) as client:
@@ -123,7 +126,10 @@ def cancel(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Cancel a job; a running one stops within a moment and keeps what it has written."""
+    """Cancel a job.
+
+    A running one stops within a moment and keeps what it has written.
+    """
     from vlmq.cli_follow import print_result
 
     with _client(url, api_key) as client:

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(database_commands, name="db")
     app.command()(doctor)
     app.command("webhook-secret")(webhook_secret)
+    app.command()(healthcheck)
 
 
 def serve(
@@ -43,7 +44,10 @@ def serve(
         typer.Option("--allow-private-urls", help="Development only: media and webhooks may be on this machine."),
     ] = False,
 ) -> None:
-    """Run everything on this machine: Redis, database, API, a worker for each model, webhooks."""
+    """Run the whole service on this machine.
+
+    Redis, the database, the API, a worker for each model, and one for webhooks; Ctrl-C stops them all.
+    """
     from rich.console import Console
 
     from vlmq.config import get_settings
@@ -59,7 +63,10 @@ def serve(
 
 
 def api() -> None:
-    """Run the API alone, against DATABASE_URL and REDIS_URL."""
+    """Run the API alone.
+
+    It uses DATABASE_URL and REDIS_URL.
+    """
     from api.server import serve as run_api
     from vlmq.config import get_settings
     from vlmq.logs import configure_logging
@@ -73,7 +80,10 @@ def worker(
     model: Annotated[str | None, typer.Option(help="The served model to hold, one of VLMQ_MODELS.")] = None,
     light: Annotated[bool, typer.Option("--light", help="Hold no model: deliver webhooks and reconcile.")] = False,
 ) -> None:
-    """Run one worker alone, against DATABASE_URL and REDIS_URL."""
+    """Run one worker alone.
+
+    It uses DATABASE_URL and REDIS_URL.
+    """
     from vlmq.config import get_settings
     from vlmq.logs import configure_logging
 
@@ -134,7 +144,7 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="The data directory of `vlmq serve`.")] = None,
 ) -> None:
-    """Look at everything vlmq needs, and say what to do about what is missing."""
+    """Look for what is missing, and say what to do."""
     from vlmq.cli_tables import print_findings
     from vlmq.config import get_settings
     from vlmq.doctor import examine
@@ -152,7 +162,7 @@ def webhook_secret(
     new: Annotated[bool, typer.Option("--new", help="Make a new master secret for VLMQ_WEBHOOKS__SECRET.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the secret by which a receiver verifies webhooks."""
+    """Print the secret that verifies webhooks."""
     import json as jsonlib
 
     from vlmq.config import get_settings
@@ -161,6 +171,20 @@ def webhook_secret(
 
     secrets = [new_master_secret()] if new else tenant_secrets(with_own_secret(get_settings()), tenant)
     print(jsonlib.dumps({"secrets": secrets}) if json else "\n".join(secrets))
+
+
+def healthcheck(
+    worker: Annotated[bool, typer.Option("--worker", help="Ask about the worker of this host, not the API.")] = False,
+) -> None:
+    """Exit with 0 if the part here is well.
+
+    For the health checks of containers.
+    """
+    from vlmq.config import get_settings
+    from vlmq.health import api_is_well, worker_is_well
+
+    settings = get_settings()
+    raise typer.Exit(0 if (worker_is_well(settings) if worker else api_is_well(settings)) else 1)
 
 
 def _served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":

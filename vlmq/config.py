@@ -118,26 +118,36 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(Path(".vlmq"), description="files, the one-machine database and Redis")
-    database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL", "VLMQ_DATABASE_URL"))
-    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=AliasChoices("REDIS_URL", "VLMQ_REDIS_URL"))
-    hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
+    database_url: str = Field(
+        "",
+        validation_alias=AliasChoices("DATABASE_URL", "VLMQ_DATABASE_URL"),
+        description="postgresql://… or sqlite:///…; SQLite in the data directory unless set",
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("REDIS_URL", "VLMQ_REDIS_URL"),
+        description="redis://, rediss:// or unix://; `vlmq serve` starts its own unless set",
+    )
+    hf_token: SecretStr | None = Field(
+        None, validation_alias="HF_TOKEN", description="for gated repositories on the hub"
+    )
 
     models: dict[str, ServedModel] = Field(
         default_factory=lambda: {BUNDLED_MODEL: ServedModel(checkpoint=str(BUNDLED_CHECKPOINT))},
         description='JSON: {"name": {"checkpoint": "…"}}',
     )
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="the address that the API listens on")
     port: int = Field(8000, ge=0, le=65535)
-    api_processes: PositiveInt = 1
+    api_processes: PositiveInt = Field(1, description="each holds thousands of streams; more use more cores")
     api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict, description="tenant:key,tenant:key; without any, whoever reaches the port may use it"
     )
     dev_allow_private_urls: bool = Field(
         False, description="development only: media and webhook URLs may be http and point to this machine or network"
     )
-    light_threads: PositiveInt = 32
-    max_attempts: PositiveInt = 3
+    light_threads: PositiveInt = Field(32, description="webhooks that one light worker sends at once")
+    max_attempts: PositiveInt = Field(3, description="tries that a job has; a shutdown of its worker costs none")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     limits: Limits = Limits()

@@ -21,8 +21,9 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from checkpoints.questions import describe
-from checkpoints.scenes import random_clip, random_scene, write_mp4
+from checkpoints.mp4 import write_mp4
+from checkpoints.scenes import random_clip, random_scene
+from checkpoints.wording import describe
 from vlmq.client import Client, Job
 from vlmq.config import BUNDLED_MODEL, Settings
 from vlmq.data_dir import with_own_secret

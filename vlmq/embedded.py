@@ -77,7 +77,7 @@ class _Stack:
         )
 
     def notice(self, text: str) -> None:
-        self.console.print(f"[yellow]{escape(text)}[/]", highlight=False)
+        self.console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
     def relay(self, part: str, line: str) -> None:
         self.console.print(f"[dim]{escape(part)}[/]  {escape(line)}", highlight=False, soft_wrap=True)
@@ -90,7 +90,8 @@ class _Stack:
         except PartFailedError as error:
             for line in error.last_lines:
                 self.console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
-            self.console.print(f"[red]{escape(str(error))}[/]; the logs are in {self.data.logs}", highlight=False)
+            message = f"[red]{escape(str(error))}[/]; the logs are in {escape(str(self.data.logs))}"
+            self.console.print(message, highlight=False, soft_wrap=True)
             return 1
         finally:
             self._drain()
@@ -181,7 +182,8 @@ def serve(settings: Settings, console: Console) -> int:
         data.make_master_secret()
         own = with_own_secret(settings.model_copy(update=changes))
         stack = _Stack(own, data, console, _StopRequest(), own_redis)
-        console.print(f"starting {', '.join(settings.models)}; data and logs are in {data.root}", highlight=False)
+        told = f"starting {', '.join(settings.models)}; data and logs are in {data.root}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
         return stack.run()
 
 

@@ -52,5 +52,7 @@ def _warning(line: bytes) -> tuple[str, str] | None:
     details = {
         name: value for name, value in record.items() if name not in ("event", "level", "timestamp", "exception")
     }
-    message = " ".join([str(record.get("event")), *(f"{name}={value}" for name, value in details.items())])
-    return str(record["level"]), message
+    words = [str(record.get("event")), *(f"{name}={value}" for name, value in details.items())]
+    # Of a traceback, the line that says what happened; the rest is in the file.
+    words += str(record.get("exception", "")).strip().splitlines()[-1:]
+    return str(record["level"]), " ".join(words)

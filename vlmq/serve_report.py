@@ -21,9 +21,6 @@ def print_ready(console: Console, settings: Settings, url: str, workers: Sequenc
     key = "-H 'Authorization: Bearer …' " if settings.api_keys else ""
     _print_row(console, "try", f"curl {url}/v1/jobs {key}-H 'Content-Type: application/json' -d '{json.dumps(body)}'")
     _print_row(console, "", 'vlmq submit cat.jpg "What is this?"')
-    for model, details in sorted(held.items()):
-        if settings.models[model].device == "auto" and details.get("device") == "cpu":
-            console.print(f"[yellow]no GPU was found: {escape(model)} runs on the CPU[/]", highlight=False)
     if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
         console.print("[yellow]whoever reaches this port may use it; set VLMQ_API_KEYS=tenant:key[/]", highlight=False)
     console.print("Ctrl-C stops everything\n", style="dim", highlight=False)

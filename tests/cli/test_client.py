@@ -1,0 +1,101 @@
+"""The client against a server that misbehaves."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from vlmq.client import ApiError, Client, UnreachableError
+from vlmq.free_port import free_port
+from vlmq.sse import Message, read_events
+
+STREAM = (
+    ": hello\n\nretry: 1000\n\n"
+    'id: 1-1\nevent: delta\ndata: {"text": "grüße"}\n\n'
+    "id: 1-2\r\nevent: delta\r\ndata: one\r\ndata: two\r\n\r\n"
+    "event: broken off\ndata: never"
+).encode()
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+def test_events_are_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(STREAM)]
+    chunks = [STREAM[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    assert list(read_events(chunks)) == [
+        Message("1-1", "delta", '{"text": "grüße"}'),
+        Message("1-2", "delta", "one\ntwo"),
+    ]
+
+
+def frame(number: int, kind: str, data: dict[str, str]) -> str:
+    return f"id: 1-{number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def test_a_stream_that_breaks_off_goes_on_where_it_ended(httpserver: HTTPServer) -> None:
+    frames = [frame(n, "delta", {"text": str(n)}) for n in range(1, 6)] + [frame(6, "status", {"status": "completed"})]
+    asked: list[str | None] = []
+
+    def handle(request: Request) -> Response:
+        last = request.headers.get("Last-Event-ID")
+        asked.append(last)
+        begin = int(last.partition("-")[2]) if last else 0
+        # Each connection brings two events and half of a third.
+        body = "".join(frames[begin : begin + 2]) + "".join(frames[begin + 2 : begin + 3])[:10]
+        return Response(body, content_type="text/event-stream")
+
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_handler(handle)
+    with Client(httpserver.url_for("")) as client:
+        events = list(client.events("job_1"))
+    assert [event.id for event in events] == [f"1-{n}" for n in range(1, 7)]
+    assert asked == [None, "1-2", "1-4"]
+
+
+def test_a_service_that_is_away_for_a_moment_does_not_end_the_stream(httpserver: HTTPServer) -> None:
+    answers = iter([Response(status=503), Response(frame(1, "status", {"status": "failed"}))])
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_handler(lambda _request: next(answers))
+    with Client(httpserver.url_for("")) as client:
+        assert [event.is_final for event in client.events("job_1")] == [True]
+
+
+def test_a_stream_that_has_been_read_to_its_end_is_over(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_data(status=204)
+    with Client(httpserver.url_for("")) as client:
+        assert list(client.events("job_1", after="1-9")) == []
+
+
+def test_waiting_asks_again_until_the_job_is_final(httpserver: HTTPServer) -> None:
+    states: Iterator[str] = iter(["queued", "in_progress", "completed"])
+    httpserver.expect_request("/v1/jobs/job_1").respond_with_handler(
+        lambda _request: Response(json.dumps({"id": "job_1", "status": next(states)}))
+    )
+    with Client(httpserver.url_for("")) as client:
+        assert client.wait("job_1").status == "completed"
+
+
+def test_a_job_that_does_not_end_in_time_is_a_timeout(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/jobs/job_1").respond_with_json({"id": "job_1", "status": "queued"})
+    with Client(httpserver.url_for("")) as client, pytest.raises(TimeoutError, match="still queued"):
+        client.wait("job_1", timeout_s=0)
+
+
+def test_an_error_that_is_not_ours_still_says_its_status(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/models").respond_with_data("<html>Bad gateway</html>", status=502)
+    with Client(httpserver.url_for("")) as client, pytest.raises(ApiError, match="HTTP status 502"):
+        client.models()
+
+
+def test_nothing_at_the_address_is_unreachable() -> None:
+    with Client(f"http://127.0.0.1:{free_port('127.0.0.1', 0)}") as client:
+        assert not client.ready()
+        with pytest.raises(UnreachableError, match="nothing answers"):
+            client.models()
+
+
+def test_the_key_is_sent_with_every_request(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer k1"}).respond_with_json({"data": []})
+    with Client(httpserver.url_for(""), "k1") as client:
+        assert client.models() == []
