@@ -38,8 +38,9 @@ def create_app(settings: Settings) -> Documented:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = make_services(settings)
-    _before_and_after(app, settings)
+    # First, so that a refused request is timed, too.
     metrics.count_requests(app)
+    _before_and_after(app, settings)
     register_error_handlers(app)
     for resource in (jobs, job_stream, uploaded_files, served_models, deliveries, health, metrics):
         app.register_api(resource.blueprint)

@@ -21,7 +21,7 @@ from vlmq.files import StoredBytes
 from vlmq.ids import new_job_id
 from vlmq.sniff import IMAGE_TYPES, VIDEO_TYPES
 
-# A file that is deleted, or a key that is used, between two statements: the next try sees it.
+# A file that comes or goes, or a key that is used, between two statements: the next try sees it.
 TRIES = 3
 
 _ACCEPTED = {"image": (IMAGE_TYPES, ACCEPTED_IMAGES), "video": (VIDEO_TYPES, ACCEPTED_VIDEOS)}
@@ -87,22 +87,27 @@ def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, t
     return store(services, tenant, draft, once, tries=tries - 1)
 
 
-def delete_job(services: Services, tenant: str, job_id: str) -> None:
+def delete_job(services: Services, tenant: str, job_id: str, *, tries: int = TRIES) -> None:
     """Delete a job that is over, with its deliveries and the inline files that no other job uses.
 
     Raises:
         VlmqError: NOT_FOUND; CONFLICT while it is not over.
     """
-    with services.database.write() as session:
-        job = find_job(session, tenant, job_id)
-        session.refresh(job, with_for_update=True)
-        if not job.status.is_final:
-            message = f"The job is {job.status}; cancel it first and delete it when it is over."
-            raise VlmqError(ErrorCode.CONFLICT, message)
-        file_ids = session.scalars(select(JobFile.file_id).where(JobFile.job_id == job.id)).all()
-        session.execute(delete(JobFile).where(JobFile.job_id == job.id))
-        session.execute(delete(Job).where(Job.id == job.id))
-        delete_unused_inline(session, services.files, file_ids)
+    try:
+        with services.database.write() as session:
+            job = find_job(session, tenant, job_id)
+            session.refresh(job, with_for_update=True)
+            if not job.status.is_final:
+                message = f"The job is {job.status}; cancel it first and delete it when it is over."
+                raise VlmqError(ErrorCode.CONFLICT, message)
+            file_ids = session.scalars(select(JobFile.file_id).where(JobFile.job_id == job.id)).all()
+            session.execute(delete(JobFile).where(JobFile.job_id == job.id))
+            session.execute(delete(Job).where(Job.id == job.id))
+            delete_unused_inline(session, services.files, file_ids)
+    except IntegrityError:
+        if tries == 1:
+            raise
+        delete_job(services, tenant, job_id, tries=tries - 1)
 
 
 def _insert(

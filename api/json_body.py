@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
@@ -21,7 +22,19 @@ class StrictRequest(Request):
         if self.mimetype != "application/json" and not self.mimetype.endswith("+json"):
             message = "The body must be JSON, sent with Content-Type: application/json."
             raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
-        return parse_json_object(self.get_data(), self.limits)
+        return parse_json_object(self.whole_body(), self.limits)
+
+    def whole_body(self) -> bytes:
+        """The body, read once and kept.
+
+        Raises:
+            RequestEntityTooLarge: it is above the limit.
+        """
+        body = self.get_data()
+        # Of a chunked body above the limit, werkzeug returns the beginning as if it were all.
+        if self.content_length is None and self.max_content_length is not None and len(body) >= self.max_content_length:
+            raise RequestEntityTooLarge
+        return body
 
 
 def parse_json_object(body: bytes, limits: Limits) -> dict[str, Any]:

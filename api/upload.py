@@ -15,7 +15,8 @@ from vlmq.sniff import HEAD_BYTES
 
 CHUNK_BYTES = 64 * 1024
 MAX_NAME_CHARS = 255
-MAX_FORM_FIELD_BYTES = 64 * 1024
+# What the form's parser may hold back while it looks for the boundary.
+MAX_FORM_BUFFER_BYTES = 4 * CHUNK_BYTES
 
 
 @dataclass
@@ -75,7 +76,7 @@ def _form_file(request: Request) -> tuple[str | None, Iterator[bytes]]:
     boundary = request.mimetype_params.get("boundary", "").encode("ascii", "ignore")
     if not boundary:
         raise VlmqError(ErrorCode.INVALID_REQUEST, "The multipart form names no boundary.")
-    events = _form_events(MultipartDecoder(boundary, max_form_memory_size=MAX_FORM_FIELD_BYTES), _body(request))
+    events = _form_events(MultipartDecoder(boundary, max_form_memory_size=MAX_FORM_BUFFER_BYTES), _body(request))
     for event in events:
         if isinstance(event, File | Field):
             if event.name != "file" or not isinstance(event, File):

@@ -112,6 +112,7 @@ def download_file(path: FilePath) -> Response:
     response = send_file(
         location, mimetype=file.media_type, as_attachment=True, download_name=file.filename or file.id, etag=file.sha256
     )
+    response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Content-Security-Policy"] = "sandbox"
     return response
 

@@ -1,0 +1,106 @@
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from tests.api.conftest import Server
+from vlmq.config import Limits, Settings
+
+OPENING = b'{"model": "scripted", "messages": [{"role": "user", "content": '
+
+
+def post(client: FlaskClient, body: bytes, content_type: str = "application/json") -> tuple[int, str, str]:
+    answer = client.post("/v1/jobs", data=body, content_type=content_type)
+    assert answer.json is not None
+    return answer.status_code, answer.json["error"]["code"], answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "not JSON"),
+        (b"{", "line 1, column 2"),
+        (b'{"model": "a", "model": "b"}', '"model" stands twice'),
+        (OPENING + b'[{"type": "text", "text": "a", "text": "b"}]}]}', '"text" stands twice'),
+        (b'{"priority": NaN}', "NaN"),
+        (b'{"priority": -Infinity}', "-Infinity"),
+        (b'{"priority": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a": ' + b"[" * 33 + b"]" * 33 + b"}", "32 levels"),
+        (b'{"a": ' + b"[" * 40_000 + b"]" * 40_000 + b"}", "32 levels"),
+        (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, "32 levels"),
+        (b'{"model": "\xff\xfe"}', "UTF-8"),
+        ('{"model": "scripted"}'.encode("utf-16"), "UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_in_one_way_only_is_refused(client: FlaskClient, body: bytes, told: str) -> None:
+    status, code, detail = post(client, body)
+    assert (status, code) == (400, "invalid_json")
+    assert told in detail
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"5", b'"{\\"model\\": \\"scripted\\"}"'])
+def test_a_body_that_is_no_object_is_refused(client: FlaskClient, body: bytes) -> None:
+    assert post(client, body)[:2] == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": [' + b"[]," * 2_000_000 + b"[]]}",
+        b'{"a": [' + b"1," * 60_000 + b"1]}",
+        json.dumps({str(number): 1 for number in range(60_000)}).encode(),
+        OPENING + b"[" + b"{}," * 60_000 + b"{}]}]}",
+    ],
+)
+def test_a_bomb_of_many_small_values_is_refused(client: FlaskClient, body: bytes) -> None:
+    status, code, detail = post(client, body)
+    assert (status, code) == (422, "invalid_request")
+    assert "values" in detail
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (OPENING + b'"a\\u0000b"}]}', "messages.0.content"),
+        (OPENING + b'"a\\ud800b"}]}', "messages.0.content"),
+        (b'{"metadata": {"a\\u0000": "b"}}', "metadata"),
+        (b'{"metadata": {"a": "\\udfff"}}', "metadata.a"),
+    ],
+)
+def test_text_that_cannot_be_stored_is_refused(client: FlaskClient, body: bytes, param: str) -> None:
+    answer = client.post("/v1/jobs", data=body, content_type="application/json")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, param)
+
+
+def test_a_pair_of_surrogates_is_one_character(client: FlaskClient) -> None:
+    answer = client.post("/v1/jobs", data=OPENING + b'"\\ud83d\\ude00"}]}', content_type="application/json")
+    assert answer.status_code == 202
+    assert answer.json is not None
+    assert answer.json["request"]["messages"][0]["content"][0]["text"] == "😀"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_another_content_type_is_refused(client: FlaskClient, content_type: str) -> None:
+    assert post(client, b"{}", content_type)[:2] == (415, "unsupported_media_type")
+
+
+def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
+    client = create_app(settings.model_copy(update={"limits": Limits(max_body_bytes=1000)})).test_client()
+    assert post(client, OPENING + b'"' + b"a" * 1000 + b'"}]}')[:2] == (413, "body_too_large")
+
+
+def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(server: Server) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        # Twice the limit of the server in the fixture, and no end.
+        for _ in range(20):
+            connection.sendall(b"186a0\r\n" + b"a" * 100_000 + b"\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")

@@ -1,0 +1,101 @@
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.schemas.job_request import EXAMPLE, JobRequest
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> dict[str, Any]:
+    found = client.get("/openapi.json").json
+    assert found is not None
+    return dict(found)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None:
+    routes = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if not rule.rule.startswith("/docs") and rule.rule not in ("/", "/openapi.json")
+    }
+    assert routes == {(path, method) for path, method, _ in operations(document)}
+
+
+def test_every_operation_has_a_summary_answers_and_described_errors(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.")
+    names = []
+    for path, method, operation in operations(document):
+        assert operation["summary"], (path, method)
+        assert operation["description"], (path, method)
+        assert operation["tags"], (path, method)
+        names.append(operation["operationId"])
+        assert any(status.startswith("2") for status in operation["responses"])
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (path, method, status)
+            if int(status) >= 400 and path != "/readyz":
+                assert list(answer["content"]) == ["application/problem+json"], (path, method, status)
+        for name in re.findall(r"{(\w+)}", path):
+            assert {"name": name, "in": "path", "required": True}.items() <= next(
+                parameter.items() for parameter in operation["parameters"] if parameter["name"] == name
+            )
+        if path.startswith("/v1"):
+            assert operation["security"] == [{"bearer": []}]
+            assert {"401", "500", "503"} <= set(operation["responses"])
+    assert len(names) == len(set(names))
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    found = set(references(document))
+    assert found
+    assert {reference.removeprefix("#/components/schemas/") for reference in found} <= set(schemas)
+
+
+def test_the_request_and_the_answers_have_examples(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("JobRequest", "JobAnswer", "FileAnswer", "Problem"):
+        assert schemas[name]["examples"], name
+    JobRequest.model_validate(EXAMPLE)
+    assert schemas["JobRequest"]["additionalProperties"] is False
+    assert set(schemas["JobAnswer"]["examples"][0]) <= set(schemas["JobAnswer"]["properties"])
+
+
+def test_the_answer_of_a_job_is_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    made = client.post("/v1/jobs", json=body).json
+    assert made is not None
+    assert set(made) == set(document["components"]["schemas"]["JobAnswer"]["properties"])
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/"])
+def test_the_documentation_needs_no_internet(client: FlaskClient, path: str) -> None:
+    page = client.get(path, follow_redirects=True).get_data(as_text=True)
+    if path != "/docs/":
+        sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert sources
+        for source in sources:
+            assert not source.startswith(("http:", "https:", "//"))
+            assert client.get(f"/docs/{source}").status_code == 200
+    assert client.get("/docs/openapi.json").status_code == 200
