@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -23,22 +24,21 @@ def print_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
     if not jobs:
         print("no jobs")
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("job", no_wrap=True)
-    for name in ("status", "model", "created", "took"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("answer", no_wrap=True, overflow="ellipsis")
+    # On a terminal a line is cut to its width; another program gets it whole.
+    console = Console(highlight=False)
     for job in jobs:
-        error = job.error or {}
-        table.add_row(
-            job.id,
-            _status(job),
-            str(job.raw["model"]),
-            str(job.raw["created_at"])[:19].replace("T", " "),
-            _seconds((job.raw.get("timings") or {}).get("total")),
-            Text(" ".join((job.output_text or str(error.get("code", ""))).split())),
+        answer = " ".join((job.output_text or str((job.error or {}).get("code", ""))).split())
+        line = Text.assemble(
+            f"{job.id}  ",
+            (f"{job.status:<11}", _COLORS.get(job.status, "")),
+            f"  {_local_time(str(job.raw['created_at'])):<16}",
+            f"  {_seconds((job.raw.get('timings') or {}).get('total')):>8}  ",
+            answer,
         )
-    Console().print(table)
+        if console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            print(line.plain.rstrip())
 
 
 def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -81,6 +81,13 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 
 def _status(job: Job) -> Text:
     return Text(job.status, style=_COLORS.get(job.status, ""))
+
+
+def _local_time(timestamp: str) -> str:
+    """The time of day, with the day if it is not today."""
+    moment = datetime.fromisoformat(timestamp).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _seconds(value: float | None) -> str:
