@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-import av.logging
-
 from media.image import decode_image
 from media.jobs import STARTED, ImageJob, VideoJob, VideoSampling
 from media.pixels import PixelSink
@@ -21,8 +19,6 @@ from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import MediaType
 
 _MAX_REQUEST_BYTES = 64 * 1024
-# FFmpeg's own words are not for the worker's log; what matters comes as an exception.
-av.logging.set_level(av.logging.PANIC)
 
 
 def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:

@@ -53,7 +53,7 @@ class FrameReader:
             self._position = frame
 
     def _count(self, frames: list[int]) -> Iterator[VideoFrame]:
-        self._seek(self._timeline.key_seeks[0])
+        self._seek(0)
         position = -1
         for frame in frames:
             decoded = None
@@ -73,7 +73,7 @@ class FrameReader:
                 return decoded
         # A frame may be stored behind a key frame that is shown after it: then the key frame before is needed.
         for start in sorted({key, max(0, key - 1), 0}, reverse=True):
-            self._seek(self._timeline.key_seeks[start])
+            self._seek(start)
             first = next(self._packets, None)
             if first is None or (first.pts is not None and first.pts > time):
                 continue
@@ -83,8 +83,9 @@ class FrameReader:
                 return decoded
         raise FramesMissingError(time)
 
-    def _seek(self, seek: int) -> None:
-        self._container.seek(seek, stream=self._stream)
+    def _seek(self, key: int) -> None:
+        # MP4's index holds decoding times, yet FFmpeg wants display times here, as everywhere.
+        self._container.seek(self._timeline.times[self._timeline.key_frames[key]], stream=self._stream)
         self._packets = self._container.demux(self._stream)
         self._decoded.clear()
 

@@ -12,7 +12,6 @@ from vlmq.sniff import MediaType
 
 # AVI has no display times, and hardly a frame of a GIF stands alone.
 WITHOUT_SEEKING = frozenset({MediaType.AVI, MediaType.GIF})
-_SEEKS_BY_DISPLAY_TIME = frozenset({MediaType.WEBM, MediaType.MATROSKA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,6 @@ class Timeline:
     Attributes:
         times: display times in ticks of the stream's time base, ascending.
         key_frames: indices of frames that decoding can start from, ascending. Estimates when `step` is given.
-        key_seeks: what to seek to for each of them, in ticks.
         last_duration: how long the last frame stays on, in ticks.
         step: ticks from frame to frame when the times were computed from a constant rate, not read.
         counted: frames are to be told by their order, from the start, not by their times.
@@ -30,7 +28,6 @@ class Timeline:
 
     times: list[int]
     key_frames: list[int]
-    key_seeks: list[int]
     last_duration: int
     step: int | None = None
     counted: bool = False
@@ -56,13 +53,13 @@ def indexed_timeline(stream: VideoStream) -> Timeline | None:
     if not keys:
         return None
     times = [stream.start_time + position * step for position in range(len(entries))]
-    return Timeline(times, keys, [decoding[key] for key in keys], step, step=step)
+    return Timeline(times, keys, step, step=step)
 
 
 def demuxed_timeline(container: InputContainer, stream: VideoStream, media_type: MediaType) -> Timeline | None:
     """The timeline as all packets tell it; None when there are none."""
     counted = media_type in WITHOUT_SEEKING
-    shown: list[tuple[int, int, bool, int]] = []
+    shown: list[tuple[int, bool, int]] = []
     is_shown = _is_shown_vp8 if stream.codec_context.name == "vp8" else bool
     for packet in container.demux(stream):
         if packet.size == 0 or packet.is_discard or not is_shown(packet):
@@ -71,16 +68,14 @@ def demuxed_timeline(container: InputContainer, stream: VideoStream, media_type:
         if time is None:
             continue
         counted = counted or packet.pts is None
-        # Matroska's cues hold display times, MP4's index decoding times.
-        seek = time if packet.dts is None or media_type in _SEEKS_BY_DISPLAY_TIME else packet.dts
-        shown.append((time, seek, packet.is_keyframe, packet.duration or 0))
+        shown.append((time, packet.is_keyframe, packet.duration or 0))
     shown.sort()
     if not shown:
         return None
     times = [time for time, *_ in shown]
-    keys = [position for position, (_, _, is_key, _) in enumerate(shown) if is_key] or [0]
+    keys = [position for position, (_, is_key, _) in enumerate(shown) if is_key] or [0]
     typical = (times[-1] - times[0]) // max(1, len(times) - 1)
-    return Timeline(times, keys, [shown[key][1] for key in keys], shown[-1][3] or typical, counted=counted)
+    return Timeline(times, keys, shown[-1][2] or typical, counted=counted)
 
 
 def _is_shown_vp8(packet: "Packet[VideoStream]") -> bool:

@@ -61,6 +61,8 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
     with container:
         stream = _picture_stream(container)
         _check_claims(job, container, stream)
+        # Safe as long as PyAV's log stays off, as it is at first: it would call Python from FFmpeg's threads, and hang.
+        stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = DECODER_THREADS
         stream.codec_context.options = {"max_pixels": str(job.max_source_pixels)}
         timeline = None if job.media_type in WITHOUT_SEEKING else indexed_timeline(stream)
@@ -69,7 +71,7 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
                 return _decode(job, container, stream, timeline, sink)
             except FramesMissingError:
                 # The rate was not as constant as it looked, or the file is cut: reading the packets will tell.
-                container.seek(timeline.key_seeks[0], stream=stream)
+                container.seek(timeline.times[0], stream=stream)
         timeline = demuxed_timeline(container, stream, job.media_type)
         if timeline is None:
             raise _invalid("has no frames")
@@ -130,7 +132,7 @@ def _picture_stream(container: InputContainer) -> VideoStream:
         if codec not in _CODECS:
             raise _invalid(f"has a codec that is not supported ({codec})")
         return stream
-    raise _invalid("has sound but no pictures" if container.streams.audio else "has no pictures; it may be truncated")
+    raise _invalid("has sound but no pictures" if container.streams.audio else "has no pictures")
 
 
 def _check_claims(job: VideoJob, container: InputContainer, stream: VideoStream) -> None:

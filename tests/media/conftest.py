@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from media.load import MediaLoader
+from tests.media.samples import moving, write_video
 from vlmq.config import Limits, Settings
 
 MakeLoader = Callable[..., MediaLoader]
@@ -34,3 +35,11 @@ def make_loader(tmp_path: Path) -> Iterator[MakeLoader]:
     yield make
     for loader in loaders:
         loader.close()
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of H.264 in MP4, 30 frames a second, with its index at the front."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    options = {"movflags": "faststart"}
+    return write_video(path, "mp4", "libx264", moving(60), options={"g": "12"}, container_options=options)

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 from media.load import LocalFile, MediaLoader, VideoSampling
 from tests.media.conftest import MakeLoader
+from tests.media.processes import busy_children, children_of, is_gone, until
 from tests.media.samples import every_frame, image_bytes, moving, picture, repeat_gif, write_video
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -29,48 +28,6 @@ loader.load_image(LocalFile(Path(sys.argv[2])), param="p")
 print("ready", flush=True)
 sys.stdin.read()
 """
-
-
-def until(condition: Callable[[], bool], within_s: float = 20) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
-def children_of(parent: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = status_of(int(entry.name))
-            if fields and fields[1] == str(parent) and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def status_of(pid: int) -> list[str]:
-    """State and parent; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def is_gone(pid: int) -> bool:
-    return status_of(pid)[:1] in ([], ["Z"])
-
-
-def busy_children(server: int) -> list[int]:
-    """Those that have a job, which is when they give up the right to open files."""
-    return [pid for pid in children_of(server) if open_files_limit(pid) == "0"]
-
-
-def open_files_limit(pid: int) -> str:
-    try:
-        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return next((line.split()[3] for line in lines if line.startswith("Max open files")), "")
 
 
 @pytest.fixture

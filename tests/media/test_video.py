@@ -6,11 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
+from av.video.stream import VideoStream
 
+from media.frame_reader import FrameReader
 from media.load import DecodedVideo, LocalFile, MediaLoader, VideoSampling
-from tests.media.conftest import MakeLoader
-from tests.media.samples import every_frame, moving, picture, repeat_gif, turn_quarter, write_sound, write_video
-from vlmq.errors import ErrorCode, VlmqError
+from media.timeline import demuxed_timeline, indexed_timeline
+from tests.media.samples import every_frame, moving, turn_quarter, write_video
+from vlmq.sniff import MediaType
 
 FAST_VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
 OPEN_GOP = {"g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
@@ -38,28 +41,13 @@ KINDS = [
     Kind("webm", "libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "8"}),
     Kind("webm", "libvpx-vp9", FAST_VP9),
     Kind("avi", "libx264"),
+    Kind("mp4", "libsvtav1", {"g": "12", "preset": "12"}),
     Kind("gif", "gif", {}),
 ]
 
 
 def load(loader: MediaLoader, path: Path, sampling: VideoSampling) -> DecodedVideo:
     return loader.load_video(LocalFile(path), sampling, param="messages.0.content.1")
-
-
-def refusal(loader: MediaLoader, path: Path, sampling: VideoSampling | None = None) -> VlmqError:
-    with pytest.raises(VlmqError) as caught:
-        load(loader, path, sampling or VideoSampling(num_frames=4))
-    assert caught.value.param == "messages.0.content.1"
-    assert str(path.parent) not in caught.value.message
-    return caught.value
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of H.264 in MP4, 30 frames a second, with its index at the front."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    options = {"movflags": "faststart"}
-    return write_video(path, "mp4", "libx264", moving(60), options={"g": "12"}, container_options=options)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -140,136 +128,23 @@ def test_a_single_frame_is_a_video(loader: MediaLoader, tmp_path: Path) -> None:
     assert video.fps > 0
 
 
-def test_a_clip_behind_the_end_is_refused(loader: MediaLoader, clip: Path) -> None:
-    error = refusal(loader, clip, VideoSampling(num_frames=2, start=10))
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert "lasts 2.000 s" in error.message
+class CountingReader(FrameReader):
+    decoded = 0
+
+    def _prepare(self, packet: "Packet[VideoStream]") -> None:
+        self.decoded += 1
+        super()._prepare(packet)
 
 
-def test_more_frames_than_the_limit_are_refused(loader: MediaLoader, clip: Path) -> None:
-    assert refusal(loader, clip, VideoSampling(num_frames=9, max_frames=8)).code is ErrorCode.INVALID_REQUEST
-
-
-def cut(path: Path, share: float) -> Path:
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    return path
-
-
-@pytest.mark.parametrize(
-    "kind", [Kind("mp4", "libx264"), Kind("webm", "libvpx-vp9", FAST_VP9), Kind("avi", "mpeg4")], ids=str
-)
-@pytest.mark.parametrize("share", [0.95, 0.5, 0.05])
-def test_a_truncated_video_is_refused_with_its_code(
-    loader: MediaLoader, tmp_path: Path, kind: Kind, share: float
-) -> None:
-    path = write_video(tmp_path / "video", kind.container, kind.codec, moving(60), options=kind.options)
-    error = refusal(loader, cut(path, share))
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert "truncated" in error.message
-
-
-def test_a_cut_video_with_its_index_gives_the_frames_it_still_has(
-    loader: MediaLoader, clip: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "video"
-    path.write_bytes(clip.read_bytes())
-    cut(path, 0.8)
-    error = refusal(loader, path)
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert "truncated" in error.message
-    video = load(loader, path, VideoSampling(num_frames=3, start=0, end=0.5))
-    assert np.array_equal(video.frames, every_frame(clip)[list(video.frame_indices)])
-
-
-def test_garbage_inside_is_refused_or_left_out(loader: MediaLoader, clip: Path, tmp_path: Path) -> None:
-    data = bytearray(clip.read_bytes())
-    middle = len(data) * 2 // 3
-    data[middle : middle + 400] = np.random.default_rng(0).bytes(400)
-    path = tmp_path / "video"
-    path.write_bytes(data)
-    try:
-        assert load(loader, path, VideoSampling(num_frames=60)).frames.shape == (60, 120, 160, 3)
-    except VlmqError as error:
-        assert error.code is ErrorCode.VIDEO_INVALID
-
-
-def test_sound_alone_is_refused_and_called_so(loader: MediaLoader, tmp_path: Path) -> None:
-    error = refusal(loader, write_sound(tmp_path / "sound"))
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert error.message == "The video has sound but no pictures."
-
-
-def test_a_video_without_frames_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = tmp_path / "video"
-    with av.open(str(path), "w", format="mp4", options={"movflags": "empty_moov"}) as output:
-        stream = output.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        output.start_encoding()
-    error = refusal(loader, path)
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert "no frames" in error.message
-
-
-def test_an_empty_file_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = tmp_path / "video"
-    path.touch()
-    assert refusal(loader, path).code is ErrorCode.VIDEO_INVALID
-
-
-@pytest.mark.parametrize("data", [b"#EXTM3U\nhttp://127.0.0.1/a.ts\n", b"ffconcat version 1.0\nfile /etc/passwd\n"])
-def test_a_playlist_is_no_video(loader: MediaLoader, tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "video"
-    path.write_bytes(data)
-    assert refusal(loader, path).code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
-
-
-def test_a_codec_that_is_not_listed_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "avi", "asv1", moving(4))
-    error = refusal(loader, path)
-    assert error.code is ErrorCode.VIDEO_INVALID
-    assert "codec" in error.message
-
-
-def test_a_picture_that_is_too_large_is_refused(make_loader: MakeLoader, clip: Path) -> None:
-    error = refusal(make_loader(max_video_pixels=10_000), clip)
-    assert error.code is ErrorCode.VIDEO_TOO_LARGE
-    assert "160 x 120" in error.message
-
-
-def test_a_claim_of_a_huge_picture_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "avi", "rawvideo", moving(2))
-    data = bytearray(path.read_bytes())
-    sizes = data.index(b"strf") + 12
-    data[sizes : sizes + 8] = (12000).to_bytes(4, "little") * 2
-    path.write_bytes(data)
-    assert refusal(loader, path).code is ErrorCode.VIDEO_TOO_LARGE
-
-
-def test_ten_hours_are_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    ticks = [0, 600, 36_000 * 600]
-    path = write_video(tmp_path / "video", "mp4", "mpeg4", moving(3), times=ticks)
-    error = refusal(loader, path)
-    assert error.code is ErrorCode.VIDEO_TOO_LARGE
-    assert "14400 s" in error.message
-
-
-def test_a_million_frames_a_second_are_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "mp4", "libx264", moving(20), rate=1_000_000)
-    error = refusal(loader, path)
-    assert error.code is ErrorCode.VIDEO_TOO_LARGE
-    assert "frames a second" in error.message
-
-
-def test_frames_beyond_the_memory_limit_are_too_large(make_loader: MakeLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "mp4", "libx264", [picture(640, 480)] * 120, options={"preset": "ultrafast"})
-    loader = make_loader(decode_memory_bytes=320 * 2**20)
-    error = refusal(loader, path, VideoSampling(num_frames=120))
-    assert error.code is ErrorCode.VIDEO_TOO_LARGE
-    assert load(loader, path, VideoSampling(num_frames=120, max_pixels=10_000)).frames.shape[0] == 120
-
-
-def test_a_gif_of_ten_thousand_frames_is_sampled(loader: MediaLoader, tmp_path: Path) -> None:
-    path = repeat_gif(tmp_path / "video", picture(16, 16), 10_000)
-    video = load(loader, path, VideoSampling(num_frames=8))
-    assert (video.frames.shape[0], video.total_frames) == (8, 10_000)
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[1]], ids=str)
+def test_a_late_frame_costs_its_group_of_pictures_alone(tmp_path: Path, kind: Kind, indexed: bool) -> None:
+    path = write_video(tmp_path / "video", kind.container, kind.codec, moving(120), options=kind.options)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        timeline = indexed_timeline(stream) if indexed else demuxed_timeline(container, stream, MediaType.MP4)
+        assert timeline is not None
+        reader = CountingReader(container, stream, timeline)
+        assert len(list(reader.read([100, 118]))) == 2
+    # Two groups of twelve, and what the decoder holds back before it gives a frame.
+    assert reader.decoded < 50
