@@ -135,7 +135,8 @@ class _Server:
         arguments = [str(number) for number in (theirs.fileno(), WAITING_CHILDREN, memory_bytes)]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "media.decoder_server", *arguments],
+                # Pillow warns about odd files; those who sent them hear of it, the log need not.
+                [sys.executable, "-W", "ignore", "-m", "media.decoder_server", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
