@@ -14,6 +14,8 @@ from vlmq.events import EventLog, connect
 from vlmq.files import FileStore
 
 EXTENSION = "vlmq"
+# For what somebody waits for. Everything in a request can do without Redis.
+READ_TIMEOUT_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,16 @@ class Services:
 def make_services(settings: Settings) -> Services:
     """Nothing is connected and no thread runs yet, so that this may come before a fork."""
     database = Database(settings.sqlalchemy_url)
-    client = connect(settings.redis_url)
-    event_log = EventLog(client, final_ttl_s=settings.timing.stream_ttl_s)
+    ttl_s = settings.timing.stream_ttl_s
+    client, impatient = connect(settings.redis_url), connect(settings.redis_url, timeout_s=READ_TIMEOUT_S)
     return Services(
         settings=settings,
         database=database,
         files=FileStore(settings.files_dir),
-        redis=client,
-        event_log=event_log,
+        redis=impatient,
+        event_log=EventLog(impatient, final_ttl_s=ttl_s),
         hub=EventHub(client, database),
-        announcer=Announcer(event_log, Doorbell(make_celery(settings))),
+        announcer=Announcer(EventLog(client, final_ttl_s=ttl_s), Doorbell(make_celery(settings))),
     )
 
 

@@ -64,18 +64,20 @@ class Event:
         return self.type == "status" and self.data.get("status") in ("completed", "failed", "cancelled", "expired")
 
 
-def connect(redis_url: str) -> "redis.Redis":
-    """A client that fails within seconds rather than waiting for a hung server."""
+def connect(redis_url: str, *, timeout_s: float = 5) -> "redis.Redis":
+    """A client that fails within seconds rather than waiting for a hung server.
+
+    A lost connection is made anew once; a server that does not answer in time is not asked twice.
+    """
     keepalive = {} if redis_url.startswith("unix:") else {"socket_keepalive": True}
     return redis.Redis.from_url(
         redis_url,
         **keepalive,
         decode_responses=True,
-        socket_timeout=5,
+        socket_timeout=timeout_s,
         socket_connect_timeout=2,
         health_check_interval=10,
-        retry=Retry(NoBackoff(), 1),
-        retry_on_error=[redis.ConnectionError],
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
 
 

@@ -1,11 +1,17 @@
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
 
 from api.app import create_app
+from api.services import Services
 from models.db import Database
 from models.worker import WorkerState
+from tests.api.bodies import BODY
+from tests.api.stand_in import StandIn
 from tests.api.test_models import beat
 from vlmq.config import Settings
 
@@ -65,3 +71,25 @@ def test_metrics_are_told_without_a_database(settings: Settings) -> None:
     answer = create_app(away).test_client().get("/metrics")
     assert answer.status_code == 200
     assert "vlmq_database_up 0.0" in answer.get_data(as_text=True)
+
+
+def test_nobody_waits_for_a_redis_that_hangs(client: FlaskClient, service: Services, worker: StandIn) -> None:
+    made = client.post("/v1/jobs", json=BODY).json
+    assert made is not None
+    worker.say(worker.claim(made["id"]), "hello")
+    pid = service.redis.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        accepted = client.post("/v1/jobs", json=BODY)
+        running = client.get(f"/v1/jobs/{made['id']}")
+        cancelled = client.post(f"/v1/jobs/{made['id']}/cancel")
+        redis_ok = checks(client)[1]["redis"]
+        took_s = time.monotonic() - began
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (accepted.status_code, running.status_code, cancelled.status_code, redis_ok) == (202, 200, 200, False)
+    assert running.json is not None
+    assert running.json["output_text"] is None
+    # The promise is 6 s for one request.
+    assert took_s < 6
