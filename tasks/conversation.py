@@ -114,4 +114,4 @@ class ConversationLoader:
             raise VlmqError(
                 ErrorCode.FILE_NOT_FOUND, "The file was deleted before the job ran.", param=f"{param}.file_id"
             )
-        return LocalFile(path)
+        return LocalFile(path, sha256)
