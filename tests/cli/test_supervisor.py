@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_a_part_that_ignores_sigterm_is_killed_and_named(watched: Watched) -> No
     watched.supervisor.signal("a")
     watched.supervisor.end("a", within_s=0.3, cut_short=lambda: False)
     assert watched.notices == ["a did not end in time and is killed"]
+    assert not _runs(pid)
+
+
+def test_a_second_request_to_stop_does_not_wait(watched: Watched) -> None:
+    watched.add("a", SLEEP)
+    watched.look_until(lambda: not watched.supervisor.starting)
+    pid, began = watched.pid(), time.monotonic()
+    watched.supervisor.end("a", within_s=60, cut_short=lambda: True)
+    assert time.monotonic() - began < 10
     assert not _runs(pid)
 
 

@@ -13,23 +13,23 @@ from vlmq.client import Client
 from vlmq.config import environment_with
 from vlmq.free_port import free_port
 
-START_S = 90.0
+START_S = 150.0
 FAST_TIMING = '{"lease_s": 3, "heartbeat_s": 0.5, "reconcile_s": 0.5, "drain_s": 0.5}'
 
 
 class Stack:
     """A `vlmq serve` on a free port, whose data are in `folder`."""
 
-    def __init__(self, folder: Path, models: str, *arguments: str, port: int | None = None) -> None:
+    def __init__(self, folder: Path, models: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
-        self.port = port or free_port("127.0.0.1", 0)
+        self.port = free_port("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_path = folder.with_name(folder.name + ".out")
         command = ["serve", "--port", str(self.port), "--data-dir", str(folder), "--allow-private-urls", *arguments]
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vlmq", *command],
-                env=environment_with({"VLMQ_MODELS": models, "VLMQ_TIMING": FAST_TIMING}),
+                env=environment_with({"VLMQ_MODELS": models, "VLMQ_TIMING": FAST_TIMING} | (environment or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

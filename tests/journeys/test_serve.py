@@ -144,6 +144,19 @@ def test_ctrl_c_gives_running_jobs_back_and_a_killed_serve_leaves_nothing_runnin
     until(lambda: again.left_running() == [], what="everything has ended with serve")
 
 
+def test_a_database_and_a_redis_that_are_named_are_used(tmp_path: Path, postgres_url: str, redis_url: str) -> None:
+    own = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url}
+    stack = Stack(tmp_path / "data", json.dumps(SCRIPTED), environment=own)
+    stack.wait_until_ready()
+    assert sorted(stack.parts()) == ["api", "worker --light", "worker --model scripted"]
+    with stack.client() as client:
+        job = client.wait(client.submit(user("hello"), model="scripted").id)
+    assert job.output_text == "echo: hello"
+    assert not (tmp_path / "data" / "vlmq.db").exists()
+    assert stack.stop(signal.SIGTERM) == 0
+    assert stack.left_running() == []
+
+
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vlmq", "serve", *arguments], capture_output=True, text=True, timeout=60, check=False
