@@ -79,9 +79,13 @@ def _form_file(request: Request) -> tuple[str | None, Iterator[bytes]]:
     events = _form_events(MultipartDecoder(boundary, max_form_memory_size=MAX_FORM_BUFFER_BYTES), _body(request))
     for event in events:
         if isinstance(event, File | Field):
-            if event.name != "file" or not isinstance(event, File):
-                message = f"Unknown field `{str(event.name)[:64]}`; the form takes one field, `file`, with a file name."
-                raise VlmqError(ErrorCode.UNKNOWN_FIELD, message, param=str(event.name)[:64])
+            name = str(event.name)[:64]
+            if name != "file":
+                message = f"Unknown field `{name}`; the form takes one field, `file`."
+                raise VlmqError(ErrorCode.UNKNOWN_FIELD, message, param=name)
+            if isinstance(event, Field):
+                message = "The field `file` has no file name; send it as a file."
+                raise VlmqError(ErrorCode.INVALID_REQUEST, message, param="file")
             return event.filename, _file_data(events)
     raise VlmqError(ErrorCode.INVALID_REQUEST, "The form has no field `file`.", param="file")
 

@@ -113,9 +113,12 @@ def start_server(folder: Path, database: Path, redis_url: str, **variables: str)
 
 
 def stop_server(server: Server) -> None:
-    if server.process.poll() is None:
-        os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait(10)
+    server.process.terminate()
+    try:
+        server.process.wait(20)
+    finally:
+        if server.process.poll() is None:
+            os.killpg(server.process.pid, signal.SIGKILL)
     server.worker.database.dispose()
 
 

@@ -117,6 +117,21 @@ def test_content_is_served_as_an_attachment_that_no_browser_runs(client: FlaskCl
 
 
 @pytest.mark.parametrize(
+    ("name", "status"),
+    [(b"a\r\n X-Evil: 1\r\n.png", 422), (b"a\rX-Evil: 1.png", 422), (b'a\\r\\nX-Evil: 1\\"; x=y.png', 201)],
+)
+def test_a_name_cannot_add_a_header(client: FlaskClient, name: bytes, status: int) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="' + name + b'"\r\n\r\nGIF89a\r\n--x--\r\n'
+    answer = client.post("/v1/files", data=form, content_type="multipart/form-data; boundary=x")
+    assert answer.status_code == status
+    if status == 201:
+        assert answer.json is not None
+        content = client.get(f"/v1/files/{answer.json['id']}/content")
+        assert "X-Evil" not in content.headers
+        assert not {"\r", "\n"} & set(content.headers["Content-Disposition"])
+
+
+@pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
         (b"", "image/png", 422),
