@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Strict(BaseModel):
@@ -14,11 +14,23 @@ class Strict(BaseModel):
     # Fields that are known but not there yet, and what to do instead.
     not_yet: ClassVar[dict[str, str]] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_asks_for_nothing(cls, values: Any) -> Any:
+        """A field that is not there yet may be sent with the value that it has anyway."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if name not in cls.not_yet or not _asks_for_nothing(value)}
+
 
 class Query(Strict):
     """Query parameters, which arrive as text."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
+
+
+def _asks_for_nothing(value: Any) -> bool:
+    return value is None or value is False or value == {}
 
 
 def model_at(title: str, location: Iterable[int | str]) -> type[Strict] | None:

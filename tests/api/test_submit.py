@@ -70,6 +70,11 @@ def test_every_form_of_a_part_is_stored_in_transformers_form(
     assert answer.json["request"]["messages"] == [{"role": "user", "content": [stored]}]
 
 
+def test_what_is_not_there_yet_may_be_sent_when_it_asks_for_nothing(client: FlaskClient) -> None:
+    nothing = {"chat_template": None, "template_kwargs": {}, "return_full_text": False}
+    assert client.post("/v1/jobs", json=BODY | nothing).status_code == 202
+
+
 def test_generation_is_stored_as_named_and_stop_as_a_list(client: FlaskClient) -> None:
     generation = {"max_new_tokens": 5, "temperature": 0, "stop": "\n\n", "seed": 2**63 - 1, "do_sample": None}
     answer = client.post("/v1/jobs", json=BODY | {"generation": generation})

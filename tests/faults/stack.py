@@ -48,7 +48,7 @@ class Stack:
     def parts(self) -> tuple[Part, ...]:
         return self.api, self.gpu, self.light
 
-    def submit(self, count: int, script: dict[str, Any], *, threads: int = 8) -> list[str]:
+    def submit(self, count: int, script: dict[str, Any], *, prefix: str = "fault", threads: int = 8) -> list[str]:
         """POST that many jobs through HTTP, each with a webhook and an idempotency key."""
         local = threading.local()
 
@@ -60,7 +60,7 @@ class Stack:
                 model="scripted",
                 generation={"max_new_tokens": 8000},
                 webhook={"url": self.receiver.url, "events": FINAL_EVENTS},
-                idempotency_key=f"fault-{number}",
+                idempotency_key=f"{prefix}-{number}",
             )
             return str(job.id)
 
@@ -78,9 +78,11 @@ class Stack:
 
     def check(self, ids: list[str], tokens: int) -> None:
         """Every job completed once, with a gapless stream that equals its text, and one webhook that arrived."""
+        until(lambda: self.finished() == len(ids), 180, what="the end of all jobs")
+        until(lambda: self.undelivered() == 0, 60, what="the delivery of all webhooks")
         log = EventLog(connect(self.settings.redis_url), final_ttl_s=60)
         secret = tenant_secrets(self.settings, "default")[0]
-        said = {}
+        said: dict[str, dict[str, Any]] = {}
         for request in list(self.receiver.requests):
             message = request.verified(secret)
             said.setdefault(message["data"]["id"], {})[request.id] = message
@@ -91,6 +93,7 @@ class Stack:
             assert job.status == JobStatus.COMPLETED, (job.error, job.attempts)
             assert job.output_text is not None
             assert len(job.output_text.split(" ")) == tokens
+            until(lambda job_id=job_id: _ended(log, job_id), what="the final event")  # type: ignore[misc]
             events = [event for event in log.read(job_id) if event.id.attempt == job.attempt]
             assert [event.id.seq for event in events] == list(range(1, len(events) + 1)), "the stream has a gap"
             assert [event.is_final for event in events] == [False] * (len(events) - 1) + [True]
@@ -100,6 +103,11 @@ class Stack:
             (message,) = said[job_id].values()
             assert message["type"] == "job.completed"
             assert message["data"]["output_text"] == job.output_text
+
+
+def _ended(log: EventLog, job_id: str) -> bool:
+    events = log.read(job_id)
+    return bool(events) and events[-1].is_final
 
 
 @contextmanager
