@@ -20,7 +20,9 @@ class Strict(BaseModel):
         """A field that is not there yet may be sent with the value that it has anyway."""
         if not isinstance(values, dict):
             return values
-        return {name: value for name, value in values.items() if name not in cls.not_yet or not _asks_for_nothing(value)}
+        return {
+            name: value for name, value in values.items() if name not in cls.not_yet or not _asks_for_nothing(value)
+        }
 
 
 class Query(Strict):
