@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from flask import Response
 from flask_openapi.blueprint import APIBlueprint
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import current_tenant
@@ -17,7 +17,7 @@ from api.documentation import BEARER, JOBS, problems
 from api.event_hub import News
 from api.job_store import load_job
 from api.jobs import JobPath
-from api.schemas.strict import Query
+from api.schemas.strict import CachedSchema, Query
 from api.services import Services, services
 from models.db import utc_now
 from models.job import Job
@@ -35,7 +35,7 @@ HEARTBEAT = ": still here\n\n"
 blueprint = APIBlueprint("job_stream", __name__, url_prefix="/v1/jobs", abp_tags=[JOBS], abp_security=BEARER)
 
 
-class LastEventHeader(BaseModel):
+class LastEventHeader(CachedSchema):
     last_event_id: str | None = Field(None, alias="Last-Event-ID", description="go on after this event")
 
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.content import Message
-from api.schemas.strict import Strict
+from api.schemas.strict import CachedSchema, Strict
 
 MAX_SEED = 2**63 - 1
 WEEK_S = 7 * 24 * 3600
@@ -118,7 +118,7 @@ class JobRequest(Strict):
     )
 
 
-class IdempotencyHeader(BaseModel):
+class IdempotencyHeader(CachedSchema):
     """Headers of a POST that creates."""
 
     idempotency_key: str | None = Field(
