@@ -22,7 +22,7 @@ def announce(changes: Iterable[Change], event_log: EventLog, doorbell: Doorbell)
     """
     for change in changes:
         try:
-            event_log.append_next(change.job_id, change.attempt, "status", change.event_data)
+            event_log.append_after(change.job_id, change.attempt, change.event_data)
             ring_for(change, doorbell)
         except WIRE_ERRORS as error:
             # The others would wait for the same timeouts one by one.

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import structlog
 
 from tasks.attempt import Attempt
+from tasks.vital_thread import start_vital_thread
 from vlmq.events import REDIS_ERRORS, Event, EventLog
 
 log = structlog.get_logger(__name__)
 
 RETRY_S = 0.5
-# An attempt that ended while Redis was away is kept this long; then readers get its end from the database.
+# Seconds; after that, readers get the end of an attempt that ended while Redis was away from the database.
 KEEP_ENDED_S = 60.0
 
 
@@ -22,18 +23,21 @@ class StreamWriter:
     `on_lost` hears of attempts whose stream has moved on: the job is somebody else's.
     """
 
-    def __init__(self, event_log: EventLog, on_lost: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, event_log: EventLog, on_lost: Callable[[Attempt], None], *, keep_ended_s: float = KEEP_ENDED_S
+    ) -> None:
         self._log = event_log
         self._on_lost = on_lost
+        self._keep_ended_s = keep_ended_s
         self._attempts: dict[Attempt, float | None] = {}  # value: when it ended
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._doubt = False  # whether Redis may have missed or lost something that counts as sent
-        self._thread = threading.Thread(target=self._run, name="stream writer", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = start_vital_thread("stream writer", self._run)
 
     def add(self, attempt: Attempt) -> None:
         with self._lock:
@@ -57,7 +61,8 @@ class StreamWriter:
         """Send what is left, for at most `timeout` seconds."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout)
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
@@ -66,7 +71,7 @@ class StreamWriter:
             try:
                 self._flush()
             except REDIS_ERRORS as error:
-                log.warning("Redis is away; events wait", error=str(error))
+                log.warning("Redis is away or takes nothing; events wait", error=str(error))
                 self._doubt = True
                 if self._stopping.wait(RETRY_S):
                     return
@@ -77,26 +82,34 @@ class StreamWriter:
     def _flush(self) -> None:
         with self._lock:
             attempts = dict(self._attempts)
-        if self._doubt:
-            for attempt in attempts:
-                self._find_position(attempt)
-            self._doubt = False
+        try:
+            if self._doubt:
+                for attempt in attempts:
+                    self._find_position(attempt)
+                self._doubt = False
+            self._send({attempt: len(attempt.events) for attempt in attempts})
+        finally:
+            self._forget_ended(attempts)
+
+    def _send(self, counts: dict[Attempt, int]) -> None:
+        """Send each attempt's events up to a number of them."""
         entries: list[tuple[str, Event]] = []
-        counts = {attempt: len(attempt.events) for attempt in attempts}
         for attempt, count in counts.items():
             entries += [(attempt.job.id, event) for event in attempt.events[attempt.sent : count]]
-        if entries:
-            appended = self._log.append(entries)
-            for attempt, count in counts.items():
-                if attempt.job.id in appended.refused:
-                    self._lose(attempt)
-                elif attempt.job.id in appended.lost:
-                    log.warning("Redis lost a stream; writing it again", job=attempt.job.id)
-                    attempt.sent = 0
-                    self._wake.set()
-                else:
-                    attempt.sent = count
-        self._forget_ended(attempts)
+        if not entries:
+            return
+        appended = self._log.append(entries)
+        for attempt, count in counts.items():
+            if attempt.job.id in appended.refused:
+                # By a later attempt's stream, or its own: a connection that broke before the answer sends twice.
+                self._find_position(attempt)
+                self._wake.set()
+            elif attempt.job.id in appended.lost:
+                log.warning("Redis lost a stream; writing it again", job=attempt.job.id)
+                attempt.sent = 0
+                self._wake.set()
+            else:
+                attempt.sent = count
 
     def _find_position(self, attempt: Attempt) -> None:
         last = self._log.last_id(attempt.job.id)
@@ -117,5 +130,5 @@ class StreamWriter:
         with self._lock:
             for attempt, ended in attempts.items():
                 sent = attempt.sent == len(attempt.events)
-                if ended is not None and (sent or now - ended > KEEP_ENDED_S):
+                if ended is not None and (sent or now - ended > self._keep_ended_s):
                     self._attempts.pop(attempt, None)

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -26,7 +26,8 @@ CANCEL_CHANNEL = "vlmq:cancel"
 # Longer than any job may run; a finished job's stream gets the shorter time of the settings.
 RUNNING_TTL_S = 7 * 24 * 3600
 
-REDIS_ERRORS = (redis.ConnectionError, redis.TimeoutError)
+# What a Redis raises that is away, or that takes no writes (no memory, a replica, a full disk).
+REDIS_ERRORS = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 
 class EventId(NamedTuple):
@@ -121,23 +122,16 @@ class EventLog:
                 raise reply
         return Appended(refused, lost)
 
-    def append_next(self, job_id: str, attempt: int, type_: str, data: dict[str, Any]) -> None:
-        """Append one event after the last of its attempt, for those who do not hold the job (a cancel, an expiry).
+    def append_after(self, job_id: str, attempt: int, data: dict[str, Any]) -> None:
+        """Append a status after an attempt, for those who do not hold the job (a cancel, an expiry, a lost lease).
 
-        An event of an attempt that the stream has left behind is dropped: the stream already tells a later story.
+        It stands before the next attempt's own first event, save a final one, which no attempt follows. So Redis
+        refuses whatever the old attempt still sends, and refuses this when the stream already tells a later story.
         """
-        fields = {"type": type_, "data": json.dumps(data, ensure_ascii=False)}
-        try:
-            entry = self._redis.xadd(_key(job_id), cast(Any, fields), id=f"{attempt}-*")
-        except redis.ResponseError as error:
-            if "equal or smaller" not in str(error):
-                raise
-            return
-        event = Event(EventId.parse(str(entry)), type_, data)
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.expire(_key(job_id), self._final_ttl_s if event.is_final else RUNNING_TTL_S)
-        pipe.publish(EVENTS_CHANNEL, encode_announcement([(job_id, event)]))
-        pipe.execute()
+        status = Event(EventId(attempt + 1, 0), "status", data)
+        if status.is_final:
+            status = replace(status, id=EventId(attempt + 1, 1))
+        self.append([(job_id, status)])
 
     def read(self, job_id: str, *, after: EventId | None = None) -> list[Event]:
         """The events after `after`, or all of them."""

@@ -43,21 +43,32 @@ def test_a_stream_that_redis_lost_is_noticed(event_log: EventLog) -> None:
     assert event_log.read("job_a") == []
 
 
-def test_the_next_event_of_an_attempt_follows_its_last(event_log: EventLog) -> None:
+def test_a_job_that_is_taken_back_says_so_between_two_attempts(event_log: EventLog) -> None:
     event_log.append([("job_a", delta(1, 1)), ("job_a", delta(1, 2))])
-    event_log.append_next("job_a", 1, "status", {"status": "cancelled"})
-    assert event_log.read("job_a")[-1] == Event(EventId(1, 3), "status", {"status": "cancelled"})
-
-
-def test_a_job_that_never_ran_can_have_an_event(event_log: EventLog) -> None:
-    event_log.append_next("job_a", 0, "status", {"status": "cancelled"})
-    assert [event.id for event in event_log.read("job_a")] == [(0, 1)]
-
-
-def test_the_next_event_of_an_old_attempt_is_dropped(event_log: EventLog) -> None:
+    event_log.append_after("job_a", 1, {"status": "queued"})
+    assert event_log.append([("job_a", delta(1, 3)), ("job_a", delta(1, 4))]).refused == {"job_a"}
     event_log.append([("job_a", delta(2, 1))])
-    event_log.append_next("job_a", 1, "status", {"status": "queued"})
-    assert [event.id for event in event_log.read("job_a")] == [(2, 1)]
+    assert [event.id for event in event_log.read("job_a")] == [(1, 1), (1, 2), (2, 0), (2, 1)]
+
+
+def test_a_job_that_never_ran_can_have_an_end(event_log: EventLog) -> None:
+    event_log.append_after("job_a", 0, {"status": "cancelled"})
+    assert [event.id for event in event_log.read("job_a")] == [(1, 1)]
+
+
+def test_a_job_that_was_taken_back_can_end_in_the_queue(event_log: EventLog) -> None:
+    event_log.append([("job_a", delta(1, 1))])
+    event_log.append_after("job_a", 1, {"status": "queued"})
+    event_log.append_after("job_a", 1, {"status": "cancelled"})
+    assert [event.id for event in event_log.read("job_a")] == [(1, 1), (2, 0), (2, 1)]
+
+
+def test_word_of_an_old_attempt_is_dropped_and_twice_said_is_once_kept(event_log: EventLog) -> None:
+    event_log.append_after("job_a", 1, {"status": "queued"})
+    event_log.append_after("job_a", 1, {"status": "queued"})
+    event_log.append([("job_a", delta(2, 1))])
+    event_log.append_after("job_a", 1, {"status": "queued"})
+    assert [event.id for event in event_log.read("job_a")] == [(2, 0), (2, 1)]
 
 
 def test_a_finished_stream_lives_for_its_time_only(event_log: EventLog, redis_url: str) -> None:
