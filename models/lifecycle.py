@@ -5,11 +5,11 @@ nothing. A final status and its webhook delivery commit together.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from models.db import utc_now
@@ -39,13 +39,20 @@ class Held:
     cancel_requested: bool
 
 
-def _changed(session: Session, *where: ColumnElement[bool], **values: Any) -> bool:
-    result = session.execute(update(Job).where(*where).values(**values).execution_options(synchronize_session=False))
-    return isinstance(result, CursorResult) and result.rowcount == 1
+def _update(session: Session, *where: ColumnElement[bool], **values: Any) -> Job | None:
+    """Change the one job that all of `where` holds for; the job as it is now, or None when there is none."""
+    return session.scalars(
+        update(Job).where(*where).values(**values).returning(Job),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    ).one_or_none()
 
 
 def _fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
     return Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.IN_PROGRESS
+
+
+def _queued(job: Job) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == job.id, Job.status == JobStatus.QUEUED
 
 
 def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -53,27 +60,30 @@ def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
         Job.status == JobStatus.QUEUED,
         or_(Job.available_at.is_(None), Job.available_at <= now),
-        Job.start_deadline_at > now,
+        not_(_too_late(now)),
     )
+
+
+def _too_late(now: datetime) -> ColumnElement[bool]:
+    # A job that was started and came back to the queue has kept its start deadline.
+    return and_(Job.attempt == 0, Job.start_deadline_at <= now)
 
 
 def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) -> Job | None:
     """Take the queued job of this model that is next: highest priority first, then the oldest."""
     now = utc_now()
     # On PostgreSQL claims pass each other by; SQLite has one writer at a time and ignores the clause.
-    job = session.scalars(
-        select(Job)
+    next_id = (
+        select(Job.id)
         .where(Job.model == model, *_claimable(now))
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-    ).first()
-    if job is None:
-        return None
-    claimed = _changed(
+        .scalar_subquery()
+    )
+    return _update(
         session,
-        Job.id == job.id,
-        Job.status == JobStatus.QUEUED,
+        Job.id == next_id,
         status=JobStatus.IN_PROGRESS,
         attempt=Job.attempt + 1,
         worker_id=worker_id,
@@ -81,10 +91,6 @@ def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) 
         started_at=now,
         error=None,
     )
-    if not claimed:
-        return None
-    session.refresh(job)
-    return job
 
 
 def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, lease_s: float) -> list[Held]:
@@ -92,55 +98,72 @@ def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, 
 
     Only on those it knows of: a claim that committed while its answer was lost must run out and be taken back.
     """
-    mine = (Job.id.in_(job_ids), Job.worker_id == worker_id, Job.status == JobStatus.IN_PROGRESS)
-    session.execute(
+    rows = session.execute(
         update(Job)
-        .where(*mine)
+        .where(Job.id.in_(job_ids), Job.worker_id == worker_id, Job.status == JobStatus.IN_PROGRESS)
         .values(lease_expires_at=utc_now() + timedelta(seconds=lease_s))
+        .returning(Job.id, Job.attempt, Job.cancel_requested_at)
         .execution_options(synchronize_session=False)
     )
-    rows = session.execute(select(Job.id, Job.attempt, Job.cancel_requested_at).where(*mine))
     return [Held(id_, attempt, cancelled is not None) for id_, attempt, cancelled in rows]
+
+
+def is_held(session: Session, job_id: str, attempt: int) -> bool:
+    """Whether this attempt still holds the job, which stays so until the transaction ends."""
+    return session.scalar(select(Job.id).where(*_fence(job_id, attempt)).with_for_update()) is not None
 
 
 def finish(session: Session, job_id: str, attempt: int, outcome: Outcome) -> Change | None:
     """End a job that the caller holds; None when it is held no longer."""
-    return _end(session, job_id, attempt, outcome, *_fence(job_id, attempt))
+    return _end(session, outcome, *_fence(job_id, attempt))
 
 
-def release(session: Session, job_id: str, attempt: int) -> Change | None:
-    """Give a job back without fault: the attempt does not count."""
-    changed = _changed(
-        session,
-        *_fence(job_id, attempt),
-        status=JobStatus.QUEUED,
-        releases=Job.releases + 1,
-        available_at=None,
-        worker_id=None,
-        lease_expires_at=None,
-        started_at=None,
+def release(session: Session, job_id: str, attempt: int, outcome: Outcome) -> Change | None:
+    """Give a job back without fault: the attempt does not count.
+
+    If its end was asked for, it is cancelled instead, with the text and the counts of `outcome`.
+    """
+    return _queue_again(session, job_id, attempt, releases=Job.releases + 1, available_at=None) or _cancel(
+        session, job_id, attempt, outcome
     )
-    return _queued_again(session, job_id) if changed else None
 
 
 def try_again(
     session: Session, job_id: str, attempt: int, outcome: Outcome, *, after_s: float, max_attempts: int
 ) -> Change | None:
-    """Queue a job that failed in a way that may pass, or end it with `outcome` when its attempts are used up."""
-    job = session.get_one(Job, job_id, with_for_update=True)
-    if job.attempts >= max_attempts:
-        return finish(session, job_id, attempt, outcome)
-    changed = _changed(
+    """Queue a job that failed in a way that may pass.
+
+    It ends with `outcome` when its attempts are used up, and is cancelled if that was asked for.
+    """
+    tries_left = Job.attempt - Job.releases < max_attempts
+    available_at = utc_now() + timedelta(seconds=after_s)
+    return (
+        _queue_again(session, job_id, attempt, tries_left, available_at=available_at, error=outcome.error)
+        or _cancel(session, job_id, attempt, outcome)
+        or finish(session, job_id, attempt, outcome)
+    )
+
+
+def _queue_again(
+    session: Session, job_id: str, attempt: int, *guard: ColumnElement[bool], **values: Any
+) -> Change | None:
+    job = _update(
         session,
         *_fence(job_id, attempt),
+        Job.cancel_requested_at.is_(None),
+        *guard,
         status=JobStatus.QUEUED,
-        available_at=utc_now() + timedelta(seconds=after_s),
         worker_id=None,
         lease_expires_at=None,
         started_at=None,
-        error=outcome.error,
+        **values,
     )
-    return _queued_again(session, job_id) if changed else None
+    return None if job is None else Change(job_id, attempt, job.model, job.status, job.status_data())
+
+
+def _cancel(session: Session, job_id: str, attempt: int, outcome: Outcome) -> Change | None:
+    cancelled = replace(outcome, status=JobStatus.CANCELLED, finish_reason="cancelled", error=None)
+    return _end(session, cancelled, *_fence(job_id, attempt), Job.cancel_requested_at.is_not(None))
 
 
 def request_cancel(session: Session, job: Job) -> Change | None:
@@ -149,13 +172,10 @@ def request_cancel(session: Session, job: Job) -> Change | None:
     The caller's `job` is read again under a lock, so that a claim in between is seen.
     """
     session.refresh(job, with_for_update=True)
-    now = utc_now()
     if job.status == JobStatus.QUEUED:
-        outcome = Outcome(JobStatus.CANCELLED, output_text="", finish_reason="cancelled")
-        return _end(session, job.id, job.attempt, outcome, Job.id == job.id, Job.status == JobStatus.QUEUED)
+        return _end(session, Outcome(JobStatus.CANCELLED, finish_reason="cancelled"), *_queued(job))
     if job.status == JobStatus.IN_PROGRESS and job.cancel_requested_at is None:
-        _changed(session, *_fence(job.id, job.attempt), cancel_requested_at=now)
-        session.refresh(job)
+        _update(session, *_fence(job.id, job.attempt), cancel_requested_at=utc_now())
     return None
 
 
@@ -163,7 +183,7 @@ def expire_overdue(session: Session, *, limit: int = 100) -> list[Change]:
     """End queued jobs whose start deadline has passed."""
     overdue = session.scalars(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, Job.start_deadline_at <= utc_now())
+        .where(Job.status == JobStatus.QUEUED, _too_late(utc_now()))
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
@@ -172,17 +192,7 @@ def expire_overdue(session: Session, *, limit: int = 100) -> list[Change]:
         "No worker was free before the job's start deadline.",
         param="deadlines.start_s",
     ).as_dict()
-    changes = [
-        _end(
-            session,
-            job.id,
-            job.attempt,
-            Outcome(JobStatus.EXPIRED, error=error),
-            Job.id == job.id,
-            Job.status == JobStatus.QUEUED,
-        )
-        for job in overdue
-    ]
+    changes = [_end(session, Outcome(JobStatus.EXPIRED, error=error), *_queued(job)) for job in overdue]
     return [change for change in changes if change is not None]
 
 
@@ -200,12 +210,8 @@ def take_back_expired_leases(session: Session, *, max_attempts: int, limit: int 
         error = VlmqError(
             ErrorCode.WORKER_LOST, f"The worker died while it ran this job ({job.attempts} of {max_attempts} attempts)."
         ).as_dict()
-        if job.cancel_requested_at is not None:
-            outcome = Outcome(JobStatus.CANCELLED, finish_reason="cancelled")
-            changes.append(finish(session, job.id, job.attempt, outcome))
-        else:
-            outcome = Outcome(JobStatus.FAILED, error=error)
-            changes.append(try_again(session, job.id, job.attempt, outcome, after_s=0, max_attempts=max_attempts))
+        outcome = Outcome(JobStatus.FAILED, error=error)
+        changes.append(try_again(session, job.id, job.attempt, outcome, after_s=0, max_attempts=max_attempts))
     return [change for change in changes if change is not None]
 
 
@@ -215,8 +221,8 @@ def claimable_jobs(session: Session) -> dict[str, int]:
     return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
 
 
-def _end(session: Session, job_id: str, attempt: int, outcome: Outcome, *guard: ColumnElement[bool]) -> Change | None:
-    ended = _changed(
+def _end(session: Session, outcome: Outcome, *guard: ColumnElement[bool]) -> Change | None:
+    job = _update(
         session,
         *guard,
         status=outcome.status,
@@ -229,13 +235,7 @@ def _end(session: Session, job_id: str, attempt: int, outcome: Outcome, *guard: 
         manifest=outcome.manifest,
         error=outcome.error,
     )
-    if not ended:
+    if job is None:
         return None
-    job = session.get_one(Job, job_id, populate_existing=True)
     delivery_id = enqueue_delivery(session, job, f"job.{outcome.status.value}")
-    return Change(job_id, attempt, job.model, outcome.status, job.status_data(), delivery_id)
-
-
-def _queued_again(session: Session, job_id: str) -> Change:
-    job = session.get_one(Job, job_id, populate_existing=True)
-    return Change(job_id, job.attempt, job.model, JobStatus.QUEUED, job.status_data())
+    return Change(job.id, job.attempt, job.model, job.status, job.status_data(), delivery_id)

@@ -14,8 +14,7 @@ class Stop(StrEnum):
     """Why an attempt is to end before its time."""
 
     CANCEL = "cancel"  # the client asked
-    RELEASE = "release"  # the worker shuts down and gives the job back
-    LOST = "lost"  # the job is somebody else's by now; nothing may be written
+    RELEASE = "release"  # the worker shuts down, or the job seems to be another's: give it back if it is still held
 
 
 @dataclass(eq=False)
@@ -51,9 +50,9 @@ class Attempt:
             self.events.append(Event(EventId(self.number, len(self.events) + 1), type_, data))
 
     def ask_to_stop(self, reason: Stop) -> bool:
-        """Note the first reason to stop, save that LOST overrules the others; whether it was noted."""
+        """Note the first reason to stop; whether it was the first."""
         with self._lock:
-            if self.stop is not None and (reason is not Stop.LOST or self.stop is Stop.LOST):
+            if self.stop is not None:
                 return False
             self.stop = reason
         self._changed.set()

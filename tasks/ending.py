@@ -1,13 +1,14 @@
 """How an attempt ended: what its row will say, and the one change of status that follows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from engine.types import Failed, Finished
+from engine.types import Failed, Finished, FinishReason
 from models.job import Job, JobStatus, Outcome
 from models.lifecycle import Change, finish, release, try_again
 from tasks.attempt import Attempt, Stop
@@ -28,8 +29,14 @@ class Report:
     manifest: dict[str, Any] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
-    def timed(self, name: str) -> "Timed":
-        return Timed(self.timings, name)
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how many seconds the block takes, however it ends."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = round(time.monotonic() - began, 6)
 
     def count_prompt(self, conversation: Conversation, tokens: int, image_tokens: int, video_tokens: int) -> None:
         self.usage |= {
@@ -60,53 +67,30 @@ class Report:
         self.timings["total"] = round(queued + time.monotonic() - self._began, 6)
 
 
-@dataclass
-class Timed:
-    """A context that notes its duration under a name."""
-
-    into: dict[str, float]
-    name: str
-    _began: float = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.into[self.name] = round(time.monotonic() - self._began, 6)
-
-
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended: the engine's result, an error before it, or (neither) a stop before it."""
+    """How an attempt ended: with the engine's reason, with an error, or (neither) because it was stopped."""
 
     report: Report
-    result: Finished | Failed | None = None
+    finish_reason: FinishReason | None = None
     error: VlmqError | None = None
 
     def transition(self, attempt: Attempt, max_attempts: int) -> Callable[[Session], Change | None]:
         """The one change of status that follows, as a function of a session."""
-        job_id, number = attempt.job.id, attempt.number
-        reason = self.result.finish_reason if isinstance(self.result, Finished) else None
-        interrupted = reason == "cancelled" or (self.result is None and self.error is None)
-        if interrupted and attempt.stop is Stop.RELEASE:
-            return lambda session: release(session, job_id, number)
-        error = self.error or (self.result.error if isinstance(self.result, Failed) else None)
-        outcome = self._outcome(attempt.text, interrupted, reason, error)
-        if error is None or not error.retryable:
+        job_id, number, outcome = attempt.job.id, attempt.number, self._outcome(attempt.text)
+        if outcome.status is JobStatus.CANCELLED and attempt.stop is not Stop.CANCEL:
+            return lambda session: release(session, job_id, number, outcome)
+        if self.error is None or not self.error.retryable:
             return lambda session: finish(session, job_id, number, outcome)
         after_s = RETRY_AFTER_S[min(attempt.job.attempts, len(RETRY_AFTER_S)) - 1]
         return lambda session: try_again(session, job_id, number, outcome, after_s=after_s, max_attempts=max_attempts)
 
-    def _outcome(self, text: str, interrupted: bool, reason: str | None, error: VlmqError | None) -> Outcome:
-        status = JobStatus.COMPLETED
-        if reason == "deadline":
+    def _outcome(self, text: str) -> Outcome:
+        status, reason = JobStatus.COMPLETED, self.finish_reason
+        if self.error is not None:
             status = JobStatus.FAILED
-            error = VlmqError(
-                ErrorCode.RUN_DEADLINE_EXCEEDED, "The job ran into its deadline.", param="deadlines.run_s"
-            )
-        elif error is not None:
-            status = JobStatus.FAILED
-        elif interrupted:
+            reason = "deadline" if self.error.code is ErrorCode.RUN_DEADLINE_EXCEEDED else None
+        elif reason is None:
             status, reason = JobStatus.CANCELLED, "cancelled"
         self.report.complete()
         return Outcome(
@@ -116,5 +100,5 @@ class Ending:
             usage=self.report.usage or None,
             timings=self.report.timings,
             manifest=self.report.manifest,
-            error=None if error is None else error.as_dict(),
+            error=None if self.error is None else self.error.as_dict(),
         )

@@ -3,23 +3,23 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
 from engine.engine import Engine
 from engine.types import Delta, Event, Failed, Finished
 from models.db import DATABASE_ERRORS, Database
+from models.job import JobStatus, Outcome
 from models.lifecycle import release, renew_leases
 from tasks.attempt import Attempt, Stop
 from tasks.stream_writer import StreamWriter
+from tasks.vital_thread import EXIT_AGAIN, start_vital_thread
 from vlmq.config import Settings
 from vlmq.events import EventLog
 
 log = structlog.get_logger(__name__)
-
-# The exit status that tells a supervisor to start the worker again (sysexits.h: EX_SOFTWARE).
-EXIT_ENGINE_LOST = 70
 
 
 class HeldJobs:
@@ -29,20 +29,35 @@ class HeldJobs:
         self, settings: Settings, worker_id: str, database: Database, engine: Engine, event_log: EventLog
     ) -> None:
         self._settings, self._worker_id, self._database, self._engine = settings, worker_id, database, engine
-        self.writer = StreamWriter(event_log, self._lost)
+        self.writer = StreamWriter(event_log, self._lose)
         self._attempts: dict[str, Attempt] = {}  # by sequence id
+        self._at_work = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self.closed = False  # no more claims
+        self._giving_back = False
 
     def start(self) -> None:
         self.writer.start()
-        threading.Thread(target=self._guarded, args=(self._pump,), name="engine events", daemon=True).start()
-        threading.Thread(target=self._guarded, args=(self._keep_leases,), name="leases", daemon=True).start()
+        start_vital_thread("engine events", self._pump)
+        start_vital_thread("leases", self._keep_leases)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """To be held from before a claim until after the job's end, so that a drain misses no job in between."""
+        with self._lock:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
 
     def add(self, attempt: Attempt) -> None:
         with self._lock:
             self._attempts[attempt.sequence_id] = attempt
+        if self._giving_back:
+            attempt.ask_to_stop(Stop.RELEASE)
         self.writer.add(attempt)
         self.writer.wake()
 
@@ -63,45 +78,44 @@ class HeldJobs:
     def drain(self, grace_s: float) -> None:
         """Claim no more; let running jobs end for `grace_s` seconds, then give the rest back."""
         self.closed = True
-        give_back_at = time.monotonic() + grace_s
-        while self.all() and time.monotonic() < give_back_at:
-            time.sleep(0.02)
+        self._wait_until_idle(grace_s)
+        self._giving_back = True
         for attempt in self.all():
             self._stop(attempt, Stop.RELEASE)
         # A running generation ends within two steps and its thread gives the job back, with the stream in order.
-        give_up_at = time.monotonic() + 1.0
-        while self.all() and time.monotonic() < give_up_at:
+        self._wait_until_idle(1.0)
+        self._give_back_now(self.all())
+
+    def _wait_until_idle(self, seconds: float) -> None:
+        give_up_at = time.monotonic() + seconds
+        while self._at_work and time.monotonic() < give_up_at:
             time.sleep(0.02)
-        for attempt in self.all():
-            self._give_back_now(attempt)
 
     def stop(self) -> None:
         self._stopped.set()
         self.writer.stop(timeout=2.0)
 
-    def _give_back_now(self, attempt: Attempt) -> None:
-        """For an attempt whose thread is stuck in a download or a decoder: the fence shuts it out."""
-        with self._database.write() as session:
-            change = release(session, attempt.job.id, attempt.number)
-        if change is not None:
-            attempt.record("status", change.event_data)
-            self.writer.wake()
-        attempt.ask_to_stop(Stop.LOST)
+    def _give_back_now(self, attempts: list[Attempt]) -> None:
+        """For attempts whose threads are stuck in a download or a decoder: the fence shuts them out."""
+        for attempt in attempts:
+            outcome = Outcome(JobStatus.CANCELLED, output_text=attempt.text)
+            try:
+                with self._database.write() as session:
+                    change = release(session, attempt.job.id, attempt.number, outcome)
+            except DATABASE_ERRORS as error:
+                log.warning("could not give jobs back; their leases will run out", error=str(error))
+                return
+            if change is not None:
+                attempt.record("status", change.event_data)
+                self.writer.wake()
 
     def _stop(self, attempt: Attempt, reason: Stop) -> None:
         if attempt.ask_to_stop(reason):
             self._engine.cancel(attempt.sequence_id)
 
-    def _lost(self, attempt: Attempt) -> None:
-        self._stop(attempt, Stop.LOST)
-
-    def _guarded(self, loop: Callable[[], None]) -> None:
-        # Without this thread the worker would go on claiming jobs that never end; a fresh process is better.
-        try:
-            loop()
-        except BaseException:
-            log.critical("a thread that the worker lives by has died; leaving", exc_info=True)
-            os._exit(EXIT_ENGINE_LOST)
+    def _lose(self, attempt: Attempt) -> None:
+        """The job seems to be somebody else's. If so, the fence refuses its release; if not, nothing is lost."""
+        self._stop(attempt, Stop.RELEASE)
 
     def _pump(self) -> None:
         while not self._stopped.is_set():
@@ -116,7 +130,7 @@ class HeldJobs:
         while not self._stopped.wait(timing.heartbeat_s):
             if time.monotonic() - self._engine.last_progress() > timing.stall_s:
                 log.critical("the engine makes no progress; leaving", stall_s=timing.stall_s)
-                os._exit(EXIT_ENGINE_LOST)
+                os._exit(EXIT_AGAIN)
             # Before the query, so that a job which is claimed during it isn't taken for lost.
             attempts = self.all()
             if not attempts:
@@ -134,7 +148,7 @@ class HeldJobs:
         cancelled = {row.job_id for row in held if row.cancel_requested}
         for attempt in attempts:
             if (attempt.job.id, attempt.number) not in held_ids:
-                self._lost(attempt)
+                self._lose(attempt)
             elif attempt.job.id in cancelled:
                 self._stop(attempt, Stop.CANCEL)
 

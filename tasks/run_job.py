@@ -9,12 +9,12 @@ import structlog
 from sqlalchemy.orm import Session
 
 from engine.engine import Engine
-from engine.types import Failed, Finished, GenerationParameters
+from engine.types import Failed, Finished, FinishReason, GenerationParameters, Sequence
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
-from models.lifecycle import Change, claim_next
+from models.lifecycle import Change, claim_next, is_held
 from models.outbox import enqueue_delivery
-from tasks.attempt import Attempt, Stop
+from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.ending import Ending, Report
 from tasks.held_jobs import HeldJobs
@@ -30,7 +30,7 @@ WRITE_PATIENCE_S = 60.0
 
 
 class StoppedError(Exception):
-    """The attempt was asked to stop before it reached the engine."""
+    """The attempt was ended from outside: a cancel, a shutdown, a job that is another's by now."""
 
 
 @dataclass
@@ -48,21 +48,26 @@ class JobRunner:
 
     def run_next(self) -> bool:
         """Claim the next job of this model and see it through; False when there was none."""
-        if self.held.closed:
-            return False
-        attempt = self._claim()
-        if attempt is None:
-            return False
-        attempt.record("status", attempt.job.status_data())
-        self.held.add(attempt)
-        with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
-            try:
-                self._end(attempt, self._run(attempt))
-            finally:
-                self.held.remove(attempt)
-        return True
+        with self.held.at_work():
+            if self.held.closed:
+                return False
+            claimed = self._claim()
+            if claimed is None:
+                return False
+            attempt, delivery_id = claimed
+            self.held.add(attempt)
+            with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
+                try:
+                    self._ring_delivery(delivery_id)
+                    change = self._end(attempt, self._run(attempt))
+                finally:
+                    self.held.remove(attempt)
+                if change is not None:
+                    self._try_to_ring(lambda: ring_for(change, self.doorbell))
+            return True
 
-    def _claim(self) -> Attempt | None:
+    def _claim(self) -> tuple[Attempt, str | None] | None:
+        """The next job, and the delivery that says so if its webhook wants to hear it."""
         try:
             with self.database.write() as session:
                 job = claim_next(
@@ -74,14 +79,15 @@ class JobRunner:
         except DATABASE_ERRORS as error:
             log.warning("could not claim a job; the reconciler will ring again", error=str(error))
             return None
-        self._ring_delivery(delivery_id)
-        return Attempt(job, deadline=time.monotonic() + job.run_s)
+        attempt = Attempt(job, deadline=time.monotonic() + job.run_s)
+        attempt.record("status", job.status_data())
+        return attempt, delivery_id
 
     def _run(self, attempt: Attempt) -> Ending:
         """Everything between the claim and the end, with every error made into an ending."""
         report = Report(attempt.job)
         try:
-            return self._generate(attempt, report)
+            return Ending(report, finish_reason=self._generate(attempt, report))
         except StoppedError:
             return Ending(report)
         except VlmqError as error:
@@ -90,7 +96,13 @@ class JobRunner:
             log.exception("a job met an unexpected error")
             return Ending(report, error=VlmqError(ErrorCode.INTERNAL_ERROR, "The worker met an unexpected error."))
 
-    def _generate(self, attempt: Attempt, report: Report) -> Ending:
+    def _generate(self, attempt: Attempt, report: Report) -> FinishReason:
+        """Load, render and generate; why the engine finished.
+
+        Raises:
+            VlmqError: the job failed, or ran into its deadline.
+            StoppedError: it was ended from outside.
+        """
         conversation = self._load_media(attempt, report)
         with report.timed("prompt"):
             sequence = self.engine.prepare(
@@ -101,20 +113,39 @@ class JobRunner:
             )
         report.count_prompt(conversation, sequence.prompt_tokens, sequence.image_tokens, sequence.video_tokens)
         self._check_stop(attempt)
-        self._progress(attempt, {"stage": "generating", "prompt_tokens": sequence.prompt_tokens})
-        self.engine.submit(sequence)
-        if attempt.stop is not None:
-            self.engine.cancel(sequence.id)
+        progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
+        attempt.record("progress", progress)
+        self._submit(attempt, sequence)
+        self._tell_progress(attempt, progress)
         result = self._follow(attempt)
         report.count_result(result)
-        return Ending(report, result)
+        if isinstance(result, Failed):
+            raise result.error
+        if result.finish_reason == "deadline":
+            raise deadline_exceeded()
+        if result.finish_reason == "cancelled":
+            raise StoppedError
+        return result.finish_reason
+
+    def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
+        try:
+            self.engine.submit(sequence)
+        except VlmqError as error:
+            # It can do no more, and this process ends: not the fault of this job, nor of those that wait.
+            log.error("the engine takes no more work", reason=error.message)
+            self.held.closed = True
+            raise StoppedError from None
+        if attempt.stop is not None:
+            self.engine.cancel(sequence.id)
 
     def _load_media(self, attempt: Attempt, report: Report) -> Conversation:
         def before_each(done: int, total: int) -> None:
             self._check_stop(attempt)
             if time.monotonic() > attempt.deadline:
-                raise VlmqError(ErrorCode.RUN_DEADLINE_EXCEEDED, "The run deadline passed while media were loaded.")
-            self._progress(attempt, {"stage": "media", "done": done, "total": total})
+                raise deadline_exceeded()
+            progress = {"stage": "media", "done": done, "total": total}
+            attempt.record("progress", progress)
+            self._tell_progress(attempt, progress)
 
         with report.timed("media"):
             return self.conversations.load(attempt.job, before_each)
@@ -132,18 +163,15 @@ class JobRunner:
             if result is not None:
                 return result
 
-    def _end(self, attempt: Attempt, ending: Ending) -> None:
-        """Write what became of the attempt under its fence, then tell the stream and the doorbells."""
-        if attempt.stop is Stop.LOST:
-            log.warning("the job was taken back from this worker; nothing is written")
-            return
+    def _end(self, attempt: Attempt, ending: Ending) -> Change | None:
+        """Write what became of the attempt under its fence, then tell its stream."""
         change = self._write(ending.transition(attempt, self.settings.max_attempts))
         if change is None:
-            log.warning("the job's end could not be written under this attempt; it is somebody else's")
-            return
+            log.warning("nothing is written: the job was taken back from this worker")
+            return None
         attempt.record("status", change.event_data)
-        self._try_to_ring(lambda: ring_for(change, self.doorbell))
         log.info("attempt ended", status=change.status.value, timings=ending.report.timings)
+        return change
 
     def _write(self, transition: Callable[[Session], Change | None]) -> Change | None:
         give_up_at = time.monotonic() + WRITE_PATIENCE_S
@@ -163,8 +191,7 @@ class JobRunner:
         if attempt.stop is not None:
             raise StoppedError
 
-    def _progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
-        attempt.record("progress", data)
+    def _tell_progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
         self.held.writer.wake()
         if attempt.wants("job.progress"):
             self._notify(attempt, "job.progress", data)
@@ -173,6 +200,8 @@ class JobRunner:
         body = {"id": attempt.job.id, "object": event, "attempt": attempt.number, **data}
         try:
             with self.database.write() as session:
+                if not is_held(session, attempt.job.id, attempt.number):
+                    return
                 delivery_id = enqueue_delivery(session, attempt.job, event, body)
         except DATABASE_ERRORS as error:
             log.warning("could not queue a webhook about progress", error=str(error))
@@ -188,6 +217,10 @@ class JobRunner:
             ring()
         except WIRE_ERRORS as error:
             log.warning("could not ring; the reconciler will", error=str(error))
+
+
+def deadline_exceeded() -> VlmqError:
+    return VlmqError(ErrorCode.RUN_DEADLINE_EXCEEDED, "The job ran into its deadline.", param="deadlines.run_s")
 
 
 def generation_parameters(stored: dict[str, Any]) -> GenerationParameters:

@@ -1,6 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from models.db import Database, utc_now
 from models.delivery import Delivery
@@ -19,6 +20,7 @@ from models.lifecycle import (
 from vlmq.ids import new_job_id
 
 COMPLETED = Outcome(JobStatus.COMPLETED, output_text="a red circle", finish_reason="stop")
+CANCELLED = Outcome(JobStatus.CANCELLED, output_text="a red", finish_reason="cancelled")
 FAILED = Outcome(JobStatus.FAILED, error={"code": "engine_error", "message": "…"})
 
 
@@ -86,7 +88,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(database: Database) -> None
     assert second.attempt == 2
     with database.write() as session:
         assert finish(session, job_id, 1, COMPLETED) is None
-        assert release(session, job_id, 1) is None
+        assert release(session, job_id, 1, CANCELLED) is None
     assert get(database, job_id).status == JobStatus.IN_PROGRESS
     assert get(database, job_id).worker_id == "w2"
 
@@ -95,7 +97,7 @@ def test_a_release_costs_no_attempt_but_moves_the_fence(database: Database) -> N
     job_id = insert_job(database)
     claim(database)
     with database.write() as session:
-        assert release(session, job_id, 1) is not None
+        assert release(session, job_id, 1, CANCELLED) is not None
     assert get(database, job_id).attempts == 0
     again = claim(database)
     assert again is not None
@@ -152,6 +154,57 @@ def test_cancelling_a_final_job_changes_nothing(database: Database) -> None:
     with database.write() as session:
         assert request_cancel(session, session.get_one(Job, job_id)) is None
     assert get(database, job_id).status == JobStatus.COMPLETED
+
+
+def test_a_job_that_is_given_back_after_its_cancel_ends_cancelled_with_its_text(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        request_cancel(session, session.get_one(Job, job_id))
+    with database.write() as session:
+        change = release(session, job_id, 1, CANCELLED)
+    assert change is not None
+    job = get(database, job_id)
+    assert (job.status, job.output_text, job.attempts) == (JobStatus.CANCELLED, "a red", 1)
+
+
+def test_a_job_that_fails_after_its_cancel_is_not_tried_again(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database)
+    with database.write() as session:
+        request_cancel(session, session.get_one(Job, job_id))
+    with database.write() as session:
+        try_again(session, job_id, 1, FAILED, after_s=0, max_attempts=3)
+    job = get(database, job_id)
+    assert (job.status, job.finish_reason, job.error) == (JobStatus.CANCELLED, "cancelled", None)
+
+
+def test_a_job_that_has_started_once_has_kept_its_start_deadline(database: Database) -> None:
+    job_id = insert_job(database)
+    assert claim(database) is not None
+    with database.write() as session:
+        try_again(session, job_id, 1, FAILED, after_s=0, max_attempts=3)
+        session.get_one(Job, job_id).start_deadline_at = utc_now() - timedelta(seconds=1)
+    with database.write() as session:
+        assert expire_overdue(session) == []
+    assert claim(database) is not None
+
+
+def test_a_claim_and_an_end_are_one_statement_each(database: Database) -> None:
+    job_id = insert_job(database)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    claim(database)
+    with database.write() as session:
+        finish(session, job_id, 1, COMPLETED)
+    assert [statement.split()[0] for statement in statements if not statement.startswith("BEGIN")] == ["UPDATE"] * 2
+
+
+def test_claims_at_the_same_moment_take_different_jobs(database: Database) -> None:
+    ids = [insert_job(database) for _ in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [job.id for job in pool.map(lambda _: claim(database), ids) if job is not None]
+    assert sorted(claimed) == ids
 
 
 def test_a_job_that_starts_too_late_expires(database: Database) -> None:

@@ -1,0 +1,217 @@
+"""Jobs in the hands of one worker, at the moments when something else happens to them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, event, select, text
+from sqlalchemy.engine import make_url
+
+from engine.scripted import ScriptedEngine
+from engine.types import CheckpointSettings
+from media.load import MediaLoader
+from models.db import Database, utc_now
+from models.delivery import Delivery
+from models.job import Job, JobStatus
+from models.lifecycle import request_cancel
+from tasks.conversation import ConversationLoader
+from tasks.held_jobs import HeldJobs
+from tasks.run_job import JobRunner
+from tests.processes import until
+from tests.tasks.rows import get_job, insert_job
+from vlmq.config import Settings, Timing
+from vlmq.doorbell import Doorbell, make_celery
+from vlmq.events import EventLog
+from vlmq.files import FileStore
+
+LONG = {"tokens": 5000, "step_ms": 5}
+
+
+class Desk:
+    """A worker's inside on one thread a job, with a scripted engine and leases that nobody looks at."""
+
+    def __init__(self, settings: Settings, database: Database, event_log: EventLog) -> None:
+        self.database, self.event_log = database, event_log
+        self.engine = ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
+        self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
+        self._media = MediaLoader(settings)
+        conversations = ConversationLoader(
+            database, FileStore(settings.files_dir), self._media, settings.models["scripted"]
+        )
+        doorbell = Doorbell(make_celery(settings))
+        self.runner = JobRunner(settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held)
+        self.held.start()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.held.stop()
+        self._media.close()
+
+    def submit(self, script: dict[str, Any], **values: Any) -> str:
+        content = [{"type": "text", "text": json.dumps(script)}]
+        request = {"messages": [{"role": "user", "content": content}], "generation": {"max_new_tokens": 10_000}}
+        return insert_job(self.database, **({"request": request} | values))
+
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self.runner.run_next, daemon=True)
+        thread.start()
+        return thread
+
+    def text(self, job_id: str) -> str:
+        return "".join(event.data["text"] for event in self.event_log.read(job_id) if event.type == "delta")
+
+    def start_and_see_text(self, **values: Any) -> tuple[str, threading.Thread]:
+        job_id = self.submit(LONG, **values)
+        thread = self.start()
+        until(lambda: bool(self.text(job_id)), what="the first tokens")
+        return job_id, thread
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.fixture
+def desk(settings: Settings, database: Database, event_log: EventLog) -> Iterator[Desk]:
+    timing = Timing(lease_s=600, heartbeat_s=300, webhook_output_s=0.05)
+    desk = Desk(settings.model_copy(update={"timing": timing}), database, event_log)
+    yield desk
+    desk.close()
+
+
+def test_a_text_job_takes_two_statements(desk: Desk) -> None:
+    job_id = desk.submit({"tokens": 3})
+    statements: list[str] = []
+    event.listen(desk.database.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert desk.runner.run_next()
+    assert get_job(desk.database, job_id).status == JobStatus.COMPLETED
+    # One to claim it and one to end it; the last is of this test.
+    verbs = [statement.split()[0] for statement in statements if not statement.startswith("BEGIN")]
+    assert verbs == ["UPDATE", "UPDATE", "SELECT"]
+
+
+def test_a_job_whose_engine_is_closed_goes_back_unspent_and_is_not_called_cancelled(desk: Desk) -> None:
+    job_id, thread = desk.start_and_see_text()
+    desk.engine.close()
+    thread.join(10)
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+def test_an_engine_that_takes_no_more_work_costs_no_job_an_attempt(desk: Desk) -> None:
+    job_id = desk.submit(LONG)
+    desk.engine.close()
+    assert desk.runner.run_next()
+    assert not desk.runner.run_next()
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.attempts, job.attempt) == (JobStatus.QUEUED, 0, 1)
+
+
+def test_a_job_whose_cancel_meets_a_shutdown_ends_cancelled_with_its_text(desk: Desk) -> None:
+    job_id, thread = desk.start_and_see_text()
+    with desk.database.write() as session:
+        request_cancel(session, session.get_one(Job, job_id))
+    desk.held.drain(0)
+    thread.join(10)
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.finish_reason) == (JobStatus.CANCELLED, "cancelled")
+    assert job.output_text
+    until(lambda: desk.event_log.read(job_id)[-1].is_final, what="the last event")
+    assert desk.text(job_id) == job.output_text
+
+
+def test_a_deadline_that_passes_before_the_media_are_loaded_is_told_like_any_other(desk: Desk) -> None:
+    content = [{"type": "image", "file_id": "file_none"}]
+    request = {"messages": [{"role": "user", "content": content}], "generation": {}}
+    job_id = desk.submit({}, request=request, run_s=1e-6)
+    assert desk.runner.run_next()
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.finish_reason) == (JobStatus.FAILED, "deadline")
+    assert job.error is not None
+    assert (job.error["code"], job.error["param"]) == ("run_deadline_exceeded", "deadlines.run_s")
+
+
+def test_a_claim_under_way_when_the_worker_drains_is_given_back_unspent(desk: Desk) -> None:
+    job_id = desk.submit(LONG)
+    waiting = threading.Event()
+    with desk.database.write():
+        event.listen(desk.database.engine, "checkout", lambda *_: waiting.set())
+        thread = desk.start()
+        assert waiting.wait(10)
+        drain = threading.Thread(target=desk.held.drain, args=(0.3,), daemon=True)
+        drain.start()
+        until(lambda: desk.held.closed, what="the drain")
+    drain.join(10)
+    assert not drain.is_alive()
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.attempts, job.attempt) == (JobStatus.QUEUED, 0, 1)
+    thread.join(10)
+
+
+def test_a_stale_attempt_sends_no_webhooks(desk: Desk) -> None:
+    webhook = {"url": "http://127.0.0.1:1/hook", "events": ["job.output"]}
+    job_id, thread = desk.start_and_see_text(webhook=webhook)
+
+    def output_rows() -> int:
+        with desk.database.read() as session:
+            return len(session.scalars(select(Delivery.id)).all())
+
+    until(lambda: output_rows() > 0, what="partial text")
+    with desk.database.write() as session:
+        job = session.get_one(Job, job_id)
+        job.attempt, job.worker_id, job.lease_expires_at = 2, "another", utc_now() + timedelta(hours=1)
+    before, told = output_rows(), len(desk.text(job_id))
+    until(lambda: len(desk.text(job_id)) > told + 200, what="more text")
+    assert output_rows() == before
+    desk.held.cancel(job_id)
+    thread.join(10)
+    assert get_job(desk.database, job_id).status == JobStatus.IN_PROGRESS
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """A PostgreSQL database that takes no connections and has dropped those it had."""
+    name, admin = make_url(url).database, create_engine(make_url(url).set(database="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"), {"n": name}
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    admin.dispose()
+
+
+class TestOnPostgreSQL:
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_a_drain_ends_while_the_database_is_away_and_the_job_goes_back_later(
+        self, desk: Desk, database_url: str
+    ) -> None:
+        job_id, thread = desk.start_and_see_text()
+        with unreachable(database_url):
+            ThreadPoolExecutor(1).submit(desk.held.drain, 0.1).result(15)
+        thread.join(20)
+        job = get_job(desk.database, job_id)
+        assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+    def test_an_end_is_written_when_the_database_is_back(self, desk: Desk, database_url: str) -> None:
+        job_id, thread = desk.start_and_see_text()
+        with unreachable(database_url):
+            desk.held.cancel(job_id)
+            until(lambda: desk.held.all()[0].result is not None, what="the engine's end")
+        thread.join(20)
+        job = get_job(desk.database, job_id)
+        assert job.status == JobStatus.CANCELLED
+        until(lambda: desk.event_log.read(job_id)[-1].is_final, what="the last event")
+        assert desk.text(job_id) == job.output_text
