@@ -4,8 +4,8 @@
 `HF_TOKEN` mean what they mean everywhere.
 """
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from vlmq.errors import ExplainedError
 
@@ -99,7 +99,7 @@ class Webhooks(BaseModel):
     secret: SecretStr | None = Field(None, description="whsec_… master; every tenant's own secret is derived from it")
     previous_secret: SecretStr | None = Field(None, description="signs beside `secret` while receivers rotate")
     # Svix's schedule, the widest used: eight tries over about 28 hours.
-    retry_after_s: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 36000)
+    retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5, 300, 1800, 7200, 18000, 36000, 36000)
     timeout_s: PositiveFloat = 15.0
     max_response_bytes: PositiveInt = 20 * 1024
     max_in_flight_per_host: PositiveInt = 4
@@ -160,10 +160,14 @@ class Settings(BaseSettings):
         raw = values.get("api_keys")
         if not isinstance(raw, str):
             return values
-        pairs = [pair.partition(":") for pair in raw.split(",") if pair.strip()]
-        if any(not tenant.strip() or not key.strip() for tenant, _, key in pairs):
+        pairs = [re.fullmatch(r'([^\s:{}"]+):(\S+)', pair.strip()) for pair in raw.split(",") if pair.strip()]
+        found = [(pair[1], pair[2]) for pair in pairs if pair is not None]
+        if len(found) < len(pairs):
             raise ValueError("VLMQ_API_KEYS takes tenant:key,tenant:key")
-        return values | {"api_keys": {tenant.strip(): key.strip() for tenant, _, key in pairs}}
+        keys = dict(found)
+        if len(set(keys.values())) < len(found):
+            raise ValueError("VLMQ_API_KEYS names a tenant or a key twice")
+        return values | {"api_keys": keys}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -173,6 +177,8 @@ class Settings(BaseSettings):
             raise ValueError("VLMQ_TIMING__LEASE_S must be at least twice VLMQ_TIMING__HEARTBEAT_S")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("REDIS_URL takes redis://, rediss:// or unix://")
+        if urlsplit(self.sqlalchemy_url).scheme not in ("postgresql+psycopg", "sqlite"):
+            raise ValueError("DATABASE_URL takes postgresql:// or sqlite:///")
         return self
 
     @property
@@ -218,8 +224,11 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(f"a VLMQ_… variable that takes JSON holds something else: {error}") from None
+    except SettingsError as error:
+        # It names the field and says nothing of the value, which may be a secret.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"VLMQ_{field[1].upper()}" if field else "VLMQ_…"
+        raise ConfigurationError(f"{name}, or one that begins with {name}__, does not hold JSON as it should") from None
 
 
 def environment_with(values: Mapping[str, str]) -> dict[str, str]:
@@ -231,6 +240,8 @@ def _explain(item: dict[str, object]) -> str:
     location = item["loc"]
     names = [str(part) for part in location] if isinstance(location, tuple) else []
     if not names:
-        return str(item["msg"])
+        return str(item["msg"]).removeprefix("Value error, ")
     variable = names[0] if names[0] in ("DATABASE_URL", "REDIS_URL", "HF_TOKEN") else "VLMQ_" + "__".join(names).upper()
-    return f"{variable}: {item['msg']} (got {item['input']!r})"
+    # The value of a misspelt variable may be a secret.
+    given = "" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})"
+    return f"{variable}: {item['msg']}{given}"
