@@ -56,6 +56,8 @@ class FileStore:
                 final = self.path(digest.hexdigest())
                 final.parent.mkdir(exist_ok=True)
                 partial.replace(final)
+                _sync(final.parent)
+                _sync(self._root)
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
@@ -63,3 +65,12 @@ class FileStore:
 
     def delete(self, sha256: str) -> None:
         self.path(sha256).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Names reach the disk with their folder only."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
