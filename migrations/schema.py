@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 # Any number will do, as long as every upgrade asks for the same one.
-_POSTGRES_LOCK = 7_305_118
+POSTGRES_LOCK = 7_305_118
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
@@ -48,4 +48,6 @@ def _config(connection: Connection) -> Config:
 def _one_at_a_time(connection: Connection) -> None:
     # SQLite's immediate transaction is such a lock already.
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRES_LOCK})
+        # Waiting for another upgrade, or building an index on a large table, may take longer than a job's statements.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
