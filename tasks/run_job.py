@@ -170,6 +170,7 @@ class JobRunner:
             log.warning("nothing is written: the job was taken back from this worker")
             return None
         attempt.record("status", change.event_data)
+        self.held.writer.wake()
         log.info("attempt ended", status=change.status.value, timings=ending.report.timings)
         return change
 
