@@ -1,12 +1,15 @@
 """The database: PostgreSQL or SQLite behind the same two verbs, `read` and `write`."""
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Connection, DateTime, MetaData, create_engine, event
+from sqlalchemy import JSON, ColumnElement, Connection, DateTime, Enum, Index, MetaData, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -16,6 +19,9 @@ from sqlalchemy.types import TypeDecorator
 
 # What a database that is away or overloaded raises; trying again helps.
 DATABASE_ERRORS = (OperationalError, InterfaceError, SQLTimeoutError)
+
+# How long SQLite's one writer is waited for, in seconds.
+BUSY_S = 10
 
 JsonObject = JSON().with_variant(JSONB(), "postgresql")
 
@@ -50,6 +56,18 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: UTCDateTime(), dict[str, Any]: JsonObject}  # noqa: RUF012
+
+
+def stored_enum(kind: type[StrEnum]) -> Enum:
+    """A column type that keeps the values of an enum as text."""
+    return Enum(
+        kind, native_enum=False, length=16, values_callable=lambda members: [member.value for member in members]
+    )
+
+
+def partial_index(name: str, *columns: str | ColumnElement[Any], where: str) -> Index:
+    """An index of the rows for which the SQL `where` holds."""
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
 def utc_now() -> datetime:
@@ -102,12 +120,25 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own transaction handling begins late and deferred; `_begin_sqlite` begins instead.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=10000")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_S * 1000}")
+    _write_ahead(cursor)
     # An accepted job must survive a power cut, so each commit reaches the disk.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    give_up_at = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            # Of several that switch a new database at once, some are refused without the wait of `busy_timeout`.
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.db import Base
+from models.db import Base, partial_index, stored_enum
 
 
 class DeliveryStatus(StrEnum):
@@ -31,12 +31,7 @@ class Delivery(Base):
     url: Mapped[str]
     host: Mapped[str]  # scheme, host and port: tries to one receiver are limited together
     payload: Mapped[dict[str, Any]]
-    status: Mapped[DeliveryStatus] = mapped_column(
-        Enum(
-            DeliveryStatus, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds]
-        ),
-        default=DeliveryStatus.PENDING,
-    )
+    status: Mapped[DeliveryStatus] = mapped_column(stored_enum(DeliveryStatus), default=DeliveryStatus.PENDING)
     created_at: Mapped[datetime]
     due_at: Mapped[datetime]
     # `claim` fences the writes of a sender that was taken for dead, as `attempt` does for jobs.
@@ -50,18 +45,8 @@ class Delivery(Base):
     )
 
     __table_args__ = (
-        Index(
-            "ix_deliveries_due",
-            "due_at",
-            postgresql_where=text("status = 'pending'"),
-            sqlite_where=text("status = 'pending'"),
-        ),
-        Index(
-            "ix_deliveries_sending",
-            "host",
-            postgresql_where=text("status = 'sending'"),
-            sqlite_where=text("status = 'sending'"),
-        ),
+        partial_index("ix_deliveries_due", "due_at", where="status = 'pending'"),
+        partial_index("ix_deliveries_sending", "host", where="status = 'sending'"),
         Index("ix_deliveries_tenant", "tenant", "id"),
     )
 

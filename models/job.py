@@ -5,10 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base
+from models.db import Base, partial_index, stored_enum
 
 
 class JobStatus(StrEnum):
@@ -34,10 +34,7 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     model: Mapped[str]
-    status: Mapped[JobStatus] = mapped_column(
-        Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds]),
-        default=JobStatus.QUEUED,
-    )
+    status: Mapped[JobStatus] = mapped_column(stored_enum(JobStatus), default=JobStatus.QUEUED)
     # The request as validated, in transformers' form, with inline media replaced by file ids.
     request: Mapped[dict[str, Any]]
     user_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
@@ -67,26 +64,9 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
-        Index(
-            "ix_jobs_claim",
-            "model",
-            priority.desc(),
-            "id",
-            postgresql_where=text("status = 'queued'"),
-            sqlite_where=text("status = 'queued'"),
-        ),
-        Index(
-            "ix_jobs_lease",
-            "lease_expires_at",
-            postgresql_where=text("status = 'in_progress'"),
-            sqlite_where=text("status = 'in_progress'"),
-        ),
-        Index(
-            "ix_jobs_start_deadline",
-            "start_deadline_at",
-            postgresql_where=text("status = 'queued'"),
-            sqlite_where=text("status = 'queued'"),
-        ),
+        partial_index("ix_jobs_claim", "model", priority.desc(), "id", where="status = 'queued'"),
+        partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'in_progress'"),
+        partial_index("ix_jobs_start_deadline", "start_deadline_at", where="status = 'queued'"),
         Index("ix_jobs_tenant", "tenant", "id"),
     )
 

@@ -70,27 +70,21 @@ def claim_due(session: Session, *, lease_s: float, max_in_flight_per_host: int) 
     for each other process that claims at that moment. (On SQLite claims follow one another, and it is exact.)
     """
     now = utc_now()
-    delivery = session.scalars(
-        select(Delivery)
+    next_id = (
+        select(Delivery.id)
         .where(*_claimable(now, max_in_flight_per_host))
         .order_by(Delivery.due_at, Delivery.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-    ).first()
-    if delivery is None:
-        return None
-    taken = _changed(
+        .scalar_subquery()
+    )
+    return _update(
         session,
-        Delivery.id == delivery.id,
-        Delivery.status == DeliveryStatus.PENDING,
+        Delivery.id == next_id,
         status=DeliveryStatus.SENDING,
         claim=Delivery.claim + 1,
         lease_expires_at=now + timedelta(seconds=lease_s),
     )
-    if not taken:
-        return None
-    session.refresh(delivery)
-    return delivery
 
 
 def record_answer(session: Session, delivery: Delivery, answer: Answer, *, retry_after_s: Sequence[float]) -> bool:
@@ -106,7 +100,7 @@ def record_answer(session: Session, delivery: Delivery, answer: Answer, *, retry
         due_at = utc_now() + timedelta(seconds=retry_after_s[tries - 1] * random.uniform(0.9, 1.1))
         values |= {"status": DeliveryStatus.PENDING, "due_at": due_at}
     guard = Delivery.status == DeliveryStatus.SENDING, Delivery.claim == delivery.claim
-    if not _changed(session, Delivery.id == delivery.id, *guard, **values):
+    if _update(session, Delivery.id == delivery.id, *guard, **values) is None:
         return False
     session.add(
         DeliveryAttempt(
@@ -124,13 +118,14 @@ def record_answer(session: Session, delivery: Delivery, answer: Answer, *, retry
 
 def redeliver(session: Session, delivery: Delivery) -> bool:
     """Make a delivery due now, whatever became of it before; its id stays. False while it is being sent."""
-    return _changed(
+    redelivered = _update(
         session,
         Delivery.id == delivery.id,
         Delivery.status != DeliveryStatus.SENDING,
         status=DeliveryStatus.PENDING,
         due_at=utc_now(),
     )
+    return redelivered is not None
 
 
 def take_back_expired_sends(session: Session) -> int:
@@ -163,8 +158,9 @@ def _claimable(now: datetime, max_in_flight_per_host: int) -> tuple[ColumnElemen
     return Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= now, Delivery.host.not_in(busy_hosts)
 
 
-def _changed(session: Session, *where: ColumnElement[bool], **values: Any) -> bool:
-    result = session.execute(
-        update(Delivery).where(*where).values(**values).execution_options(synchronize_session=False)
-    )
-    return isinstance(result, CursorResult) and result.rowcount == 1
+def _update(session: Session, *where: ColumnElement[bool], **values: Any) -> Delivery | None:
+    """Change the one delivery that all of `where` holds for; the delivery as it is now, or None."""
+    return session.scalars(
+        update(Delivery).where(*where).values(**values).returning(Delivery),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    ).one_or_none()

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Enum, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from models.db import Base, utc_now
+from models.db import Base, stored_enum, utc_now
 
 
 class WorkerState(StrEnum):
@@ -24,9 +24,7 @@ class Worker(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str | None] = mapped_column(index=True)  # None: a light worker
-    state: Mapped[WorkerState] = mapped_column(
-        Enum(WorkerState, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds])
-    )
+    state: Mapped[WorkerState] = mapped_column(stored_enum(WorkerState))
     hostname: Mapped[str]
     pid: Mapped[int]
     started_at: Mapped[datetime]

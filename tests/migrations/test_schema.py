@@ -109,6 +109,20 @@ def test_upgrades_at_the_same_moment_do_not_meet(empty_url: str) -> None:
         assert list(pool.map(upgrade, range(4))) == [True] * 4
 
 
+def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        database = Database(f"sqlite:///{tmp_path / f'{number}.db'}")
+        start.wait(20)
+        with database.write() as session:
+            session.execute(text("CREATE TABLE IF NOT EXISTS t (n INTEGER)"))
+        database.dispose()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, [number for number in range(20) for _ in range(8)]))
+
+
 def test_rows_outlive_an_upgrade_that_has_nothing_to_do(empty: Database) -> None:
     schema.upgrade(empty.engine)
     job_id = insert_job(empty)
