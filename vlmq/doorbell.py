@@ -5,9 +5,10 @@ doubled one finds nothing to do, and a lost one is made up for by the reconciler
 """
 
 import logging
+import signal
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready
 
 from vlmq.config import Settings
 
@@ -27,6 +28,7 @@ def make_celery(settings: Settings) -> Celery:
     tasks and exits, a result backend makes publishing hang, and a stopped Redis blocks for ever without timeouts.
     """
     setup_logging.connect(_set_up_logging)
+    worker_ready.connect(_quit_as_if_terminated)
     celery = Celery("vlmq", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
@@ -54,6 +56,11 @@ def make_celery(settings: Settings) -> Celery:
 def _set_up_logging(**_: object) -> None:
     """Celery would raise the root logger's level, unless somebody else answers; it also reports each task it hears."""
     logging.getLogger("celery").setLevel(logging.WARNING)
+
+
+def _quit_as_if_terminated(**_: object) -> None:
+    """Celery's cold shutdown cannot end threads; a worker that got SIGQUIT would go on claiming what waits."""
+    signal.signal(signal.SIGQUIT, signal.getsignal(signal.SIGTERM))
 
 
 class Doorbell:

@@ -163,10 +163,14 @@ def test_a_missing_file_fails_the_job_and_names_its_part(bench: Bench, worker: P
     assert (job.error["code"], job.error["param"]) == ("file_not_found", "messages.0.content.0.file_id")
 
 
-def test_a_worker_that_is_told_to_end_gives_its_jobs_back_unspent(bench: Bench, worker: Part) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_worker_that_is_told_to_end_gives_its_jobs_back_unspent(
+    bench: Bench, worker: Part, number: signal.Signals
+) -> None:
     job_id = bench.submit({"tokens": 5000, "step_ms": 5})
     until(lambda: len(bench.deltas(job_id)) > 3, what="the first tokens")
-    assert worker.terminate() == 0, worker.log()
+    worker.signal(number)
+    assert worker.wait() == 0, worker.log()
     job = bench.job(job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
     with bench.database.read() as session:
