@@ -119,11 +119,13 @@ class HeldJobs:
 
     def _pump(self) -> None:
         while not self._stopped.is_set():
-            for event in self._engine.next_step(0.5):
+            events = self._engine.next_step(0.5)
+            for event in events:
                 attempt = self._attempts.get(event.id)
                 if attempt is not None:
                     _hand_over(event, attempt)
-            self.writer.wake()
+            if events:
+                self.writer.wake()
 
     def _keep_leases(self) -> None:
         timing = self._settings.timing

@@ -24,8 +24,7 @@ from vlmq.errors import ErrorCode, VlmqError
 
 log = structlog.get_logger(__name__)
 
-# How long an outcome is offered to a database that is away; the lease runs out in the meantime, so a job whose
-# outcome could not be written runs again.
+# How long the end of a job is offered to a database that is away. After that its lease runs out, and it runs again.
 WRITE_PATIENCE_S = 60.0
 
 
@@ -45,6 +44,7 @@ class JobRunner:
     conversations: ConversationLoader
     engine: Engine
     held: HeldJobs
+    write_patience_s: float = WRITE_PATIENCE_S
 
     def run_next(self) -> bool:
         """Claim the next job of this model and see it through; False when there was none."""
@@ -175,7 +175,7 @@ class JobRunner:
         return change
 
     def _write(self, transition: Callable[[Session], Change | None]) -> Change | None:
-        give_up_at = time.monotonic() + WRITE_PATIENCE_S
+        give_up_at = time.monotonic() + self.write_patience_s
         pause = 0.1
         while True:
             try:

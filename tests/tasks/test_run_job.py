@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from engine.scripted import ScriptedEngine
 from engine.types import CheckpointSettings
@@ -215,3 +216,15 @@ class TestOnPostgreSQL:
         assert job.status == JobStatus.CANCELLED
         until(lambda: desk.event_log.read(job_id)[-1].is_final, what="the last event")
         assert desk.text(job_id) == job.output_text
+
+    def test_a_job_whose_end_cannot_be_written_is_left_to_its_lease(self, desk: Desk, database_url: str) -> None:
+        desk.runner.write_patience_s = 0.3
+        job_id = desk.submit(LONG)
+        running = ThreadPoolExecutor(1).submit(desk.runner.run_next)
+        until(lambda: bool(desk.text(job_id)), what="the first tokens")
+        with unreachable(database_url):
+            desk.held.cancel(job_id)
+            with pytest.raises(OperationalError):
+                running.result(20)
+        assert desk.held.all() == []
+        assert get_job(desk.database, job_id).status == JobStatus.IN_PROGRESS
