@@ -32,6 +32,8 @@ class Terminal:
             stderr=slave,
             env=environment_with({"VLMQ_URL": url, "TERM": "xterm"}),
             start_new_session=True,
+            # A background job of a shell ignores Ctrl-C, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(slave)
         self.screen = ""
