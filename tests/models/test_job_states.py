@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -29,43 +28,17 @@ from models.lifecycle import (
     take_back_expired_leases,
     try_again,
 )
+from tests.models.known_job import MAX_ATTEMPTS, Known
 from tests.tasks.rows import insert_job
 
-MAX_ATTEMPTS = 3
 LEASE_S = 600.0
-PAST, FUTURE = timedelta(hours=-1), timedelta(hours=1)
+PAST = timedelta(hours=-1)
 FINAL_EVENTS = [f"job.{status.value}" for status in JobStatus if status.is_final]
 T = TypeVar("T")
 RECENT = st.integers(0, 2)
 WORKERS = st.sampled_from(["w1", "w2"])
 COMPLETED = Outcome(JobStatus.COMPLETED, output_text="done", finish_reason="stop")
 BROKEN = Outcome(JobStatus.FAILED, output_text="half", error={"code": "engine_error"})
-
-
-@dataclass
-class Known:
-    """What the model knows of a job."""
-
-    hears: list[str]  # the events that its webhook subscribes to
-    status: JobStatus = JobStatus.QUEUED
-    fence: int = 0
-    given_back: int = 0
-    holder: str | None = None
-    lease_over: bool = False
-    too_late: bool = False
-    cancel_wanted: bool = False
-    row_at_its_end: tuple[object, ...] | None = None
-
-    @property
-    def tries(self) -> int:
-        return self.fence - self.given_back
-
-    def end(self, status: JobStatus) -> None:
-        self.status, self.holder = status, None
-
-    def queue(self) -> None:
-        self.status, self.holder, self.lease_over = JobStatus.QUEUED, None, False
-
 
 Claim = tuple[str, int, str]  # job, fence, worker: kept by a worker long after it lost the job
 
@@ -132,7 +105,7 @@ class Jobs(RuleBasedStateMachine):
         claim = self._recent(self.claims, number)
         known, change = self._act(claim, lambda session: finish(session, claim[0], claim[1], COMPLETED))
         if known is not None:
-            self._ended(known, change, JobStatus.COMPLETED)
+            known.ended(change, JobStatus.COMPLETED)
 
     @precondition(lambda self: self.claims)
     @rule(number=RECENT)
@@ -142,10 +115,10 @@ class Jobs(RuleBasedStateMachine):
         if known is None:
             return
         if known.cancel_wanted:
-            self._ended(known, change, JobStatus.CANCELLED)
+            known.ended(change, JobStatus.CANCELLED)
         else:
             known.given_back += 1
-            self._queued_again(known, change)
+            known.queued_again(change)
 
     @precondition(lambda self: self.claims)
     @rule(number=RECENT)
@@ -157,7 +130,7 @@ class Jobs(RuleBasedStateMachine):
 
         known, change = self._act(claim, try_once_more)
         if known is not None:
-            self._tried(known, change)
+            known.came_to_nothing(change)
 
     @precondition(lambda self: self.known)
     @rule(number=RECENT)
@@ -167,7 +140,7 @@ class Jobs(RuleBasedStateMachine):
         with self.database.write() as session:
             change = request_cancel(session, session.get_one(Job, job_id))
         if known.status == JobStatus.QUEUED:
-            self._ended(known, change, JobStatus.CANCELLED)
+            known.ended(change, JobStatus.CANCELLED)
         else:
             assert change is None
             known.cancel_wanted |= known.status == JobStatus.IN_PROGRESS
@@ -188,7 +161,7 @@ class Jobs(RuleBasedStateMachine):
             changes = {change.job_id: change for change in take_back_expired_leases(session, max_attempts=MAX_ATTEMPTS)}
         assert changes.keys() == {job_id for job_id, known in self.known.items() if known.holder and known.lease_over}
         for job_id, change in changes.items():
-            self._tried(self.known[job_id], change)
+            self.known[job_id].came_to_nothing(change)
 
     @precondition(lambda self: self.known)
     @rule(number=RECENT)
@@ -210,7 +183,7 @@ class Jobs(RuleBasedStateMachine):
         }
         assert changes.keys() == overdue
         for job_id, change in changes.items():
-            self._ended(self.known[job_id], change, JobStatus.EXPIRED)
+            self.known[job_id].ended(change, JobStatus.EXPIRED)
 
     @invariant()
     def the_rows_are_what_the_model_says(self) -> None:
@@ -245,26 +218,6 @@ class Jobs(RuleBasedStateMachine):
             assert change is None
             return None, None
         return known, change
-
-    def _tried(self, known: Known, change: Change | None) -> None:
-        """An attempt came to nothing."""
-        if known.cancel_wanted:
-            self._ended(known, change, JobStatus.CANCELLED)
-        elif known.tries >= MAX_ATTEMPTS:
-            self._ended(known, change, JobStatus.FAILED)
-        else:
-            self._queued_again(known, change)
-
-    def _ended(self, known: Known, change: Change | None, status: JobStatus) -> None:
-        known.end(status)
-        assert change is not None
-        assert (change.status, change.attempt) == (status, known.fence)
-        assert (change.delivery_id is not None) == (f"job.{status.value}" in known.hears)
-
-    def _queued_again(self, known: Known, change: Change | None) -> None:
-        known.queue()
-        assert change is not None
-        assert (change.status, change.attempt, change.delivery_id) == (JobStatus.QUEUED, known.fence, None)
 
 
 def run(template: Path, *, examples: int, steps: int, derandomize: bool) -> None:
