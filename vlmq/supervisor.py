@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,8 +83,12 @@ class Supervisor:
         self._children: list[_Child] = []
 
     def add(self, part: Part) -> None:
-        """Start `part` at the next `look`, and keep it running from then on."""
-        self._children.append(_Child(part, LogTail(self._logs / f"{part.name.replace(' ', '-')}.log")))
+        """Start `part` at the next `look`, and keep it running from then on.
+
+        Raises:
+            PartFailedError: its log cannot be written.
+        """
+        self._children.append(_Child(part, _log(self._logs / log_name(part.name))))
 
     @property
     def starting(self) -> list[str]:
@@ -181,6 +186,19 @@ class Supervisor:
         child.start_at = time.monotonic() + pause
         child.ready = False
         self._notice(f"{name} died ({how}); starting it again")
+
+
+def log_name(part: str) -> str:
+    """A file's name for the log of a part, which may be named after a repository on the hub."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", part.replace(" ", "-", 1)) + ".log"
+
+
+def _log(path: Path) -> LogTail:
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise PartFailedError(f"the log {path} cannot be written: {error.strerror}", []) from None
+    return LogTail(path)
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

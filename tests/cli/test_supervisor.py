@@ -145,3 +145,15 @@ def _runs(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_part_named_after_a_repository_logs_into_the_folder(watched: Watched) -> None:
+    watched.add("worker org/m", SLEEP)
+    watched.add("worker ../../x y", SLEEP)
+    assert sorted(path.name for path in watched.folder.iterdir()) == ["worker-.._.._x_y.log", "worker-org_m.log"]
+
+
+def test_a_log_that_is_a_folder_is_named(watched: Watched) -> None:
+    (watched.folder / "a.log").mkdir()
+    with pytest.raises(PartFailedError, match=r"a\.log cannot be written: Is a directory"):
+        watched.add("a", SLEEP)
