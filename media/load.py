@@ -15,6 +15,7 @@ from media.pixels import Pixels
 from media.sandbox import Sandbox
 from media.sniff import HEAD_BYTES, image_type, video_type
 from vlmq.config import Settings
+from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import fetch
 
@@ -80,33 +81,49 @@ class MediaLoader:
         self._sandbox = Sandbox(settings.limits.decode_memory_bytes)
         self._sandbox.start()
 
-    def load_image(self, source: Source, *, param: str, max_pixels: int | None = None) -> DecodedImage:
-        """The image behind `source`, scaled down to `max_pixels` when it has more.
+    def load_image(
+        self,
+        source: Source,
+        *,
+        param: str,
+        limit_pixels: int | None = None,
+        max_pixels: int | None = None,
+        cutoff: Cutoff | None = None,
+    ) -> DecodedImage:
+        """The image behind `source`, refused above `limit_pixels`, scaled down to `max_pixels` when it has more.
+
+        A `cutoff` ends it early, with `media_timeout`.
 
         Raises:
             VlmqError: what is wrong with the URL, the download, the file or the image, with `param`.
         """
-        limits = self._limits
-        with self._open(source, limits.max_image_bytes, param) as opened:
+        limits, cutoff = self._limits, cutoff or Cutoff()
+        with self._open(source, limits.max_image_bytes, param, cutoff) as opened:
             media_type = image_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
-            job = ImageJob(media_type, limits.max_image_pixels, max_pixels)
+            job = ImageJob(
+                media_type,
+                min(limits.max_image_pixels, limits.max_image_pixels if limit_pixels is None else limit_pixels),
+                max_pixels,
+            )
             with _naming(param):
-                pixels, _ = self._sandbox.image(job, opened.file, timeout_s=limits.decode_timeout_s)
+                pixels, _ = self._sandbox.image(job, opened.file, limits.decode_timeout_s, cutoff)
             return DecodedImage(pixels, opened.sha256)
 
-    def load_video(self, source: Source, sampling: VideoSampling, *, param: str) -> DecodedVideo:
-        """The frames that `sampling` means of the video behind `source`.
+    def load_video(
+        self, source: Source, sampling: VideoSampling, *, param: str, cutoff: Cutoff | None = None
+    ) -> DecodedVideo:
+        """The frames that `sampling` means of the video behind `source`; a `cutoff` ends it early.
 
         Raises:
             VlmqError: what is wrong with the sampling, the URL, the download, the file or the video, with `param`.
         """
         sampling.check(param)
-        limits = self._limits
-        with self._open(source, limits.max_video_bytes, param) as opened:
+        limits, cutoff = self._limits, cutoff or Cutoff()
+        with self._open(source, limits.max_video_bytes, param, cutoff) as opened:
             media_type = video_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
             job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling)
             with _naming(param):
-                frames, facts = self._sandbox.video(job, opened.file, timeout_s=limits.decode_timeout_s)
+                frames, facts = self._sandbox.video(job, opened.file, limits.decode_timeout_s, cutoff)
             return DecodedVideo(
                 frames=frames,
                 timestamps=facts.timestamps,
@@ -122,7 +139,7 @@ class MediaLoader:
         self._sandbox.close()
 
     @contextmanager
-    def _open(self, source: Source, limit_bytes: int, param: str) -> Iterator[_Opened]:
+    def _open(self, source: Source, limit_bytes: int, param: str, cutoff: Cutoff) -> Iterator[_Opened]:
         if isinstance(source, RemoteUrl):
             self._downloads.mkdir(parents=True, exist_ok=True)
             # Has no name, so that it goes when we do, even by kill -9.
@@ -134,6 +151,7 @@ class MediaLoader:
                     allow_private=self._allow_private,
                     sink=file,
                     param=param,
+                    cutoff=cutoff,
                 )
                 file.flush()
                 yield _Opened(file, _head(file), fetched.sha256)

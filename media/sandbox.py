@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from media.jobs import STARTED, ImageFacts, ImageJob, VideoFacts, VideoJob
 from media.pixels import Pixels, map_pixels
+from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 
 WAITING_CHILDREN = 4
@@ -43,9 +44,12 @@ class _Child:
     channel: socket.socket
     pidfd: int
 
-    def kill(self) -> None:
+    def end(self) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def kill(self) -> None:
+        self.end()
         self.channel.close()
         os.close(self.pidfd)
 
@@ -66,18 +70,18 @@ class Sandbox:
         with self._lock:
             self._started()
 
-    def image(self, job: ImageJob, source: BinaryIO, *, timeout_s: float) -> tuple[Pixels, ImageFacts]:
-        """Decode the image in `source`.
+    def image(self, job: ImageJob, source: BinaryIO, timeout_s: float, cutoff: Cutoff) -> tuple[Pixels, ImageFacts]:
+        """Decode the image in `source`, within `timeout_s` seconds and until the `cutoff`.
 
         Raises:
             VlmqError: `image_invalid`, `image_too_large`, `media_timeout`, or `unavailable` when no child comes up.
         """
-        pixels, facts = self._run("image", asdict(job), source, timeout_s)
+        pixels, facts = self._run("image", asdict(job), source, timeout_s, cutoff)
         return pixels, ImageFacts(**facts)
 
-    def video(self, job: VideoJob, source: BinaryIO, *, timeout_s: float) -> tuple[Pixels, VideoFacts]:
+    def video(self, job: VideoJob, source: BinaryIO, timeout_s: float, cutoff: Cutoff) -> tuple[Pixels, VideoFacts]:
         """Decode the video in `source`; raises like `image`, with `video_…`."""
-        pixels, facts = self._run("video", asdict(job), source, timeout_s)
+        pixels, facts = self._run("video", asdict(job), source, timeout_s, cutoff)
         times, indices = tuple(facts.pop("timestamps")), tuple(facts.pop("frame_indices"))
         return pixels, VideoFacts(timestamps=times, frame_indices=indices, **facts)
 
@@ -88,7 +92,10 @@ class Sandbox:
                 self._server.stop()
                 self._server = None
 
-    def _run(self, kind: str, job: dict[str, Any], source: BinaryIO, timeout_s: float) -> tuple[Pixels, dict[str, Any]]:
+    def _run(
+        self, kind: str, job: dict[str, Any], source: BinaryIO, timeout_s: float, cutoff: Cutoff
+    ) -> tuple[Pixels, dict[str, Any]]:
+        timeout_s = cutoff.seconds(timeout_s)
         request = json.dumps({"kind": kind, "job": job, "timeout_s": timeout_s}).encode()
         deadline = None
         tries = 0
@@ -96,8 +103,11 @@ class Sandbox:
             child = self._take_child()
             deadline = deadline or time.monotonic() + timeout_s
             try:
-                return _ask(child, request, source, deadline)
+                with cutoff.cutting(child.end):
+                    return _ask(child, request, source, deadline)
             except _DiedError as death:
+                if cutoff.was_cut:
+                    raise VlmqError(ErrorCode.MEDIA_TIMEOUT, f"Decoding the {kind} was ended.") from None
                 _log.warning("a decoding child died %s its %s", "over" if death.started else "before", kind)
                 tries += death.started
             except TimeoutError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.types import Failed, Finished
 from models.job import Job
+from vlmq.cutoff import Cutoff
 from vlmq.events import Event, EventId
 
 
@@ -28,8 +29,12 @@ class Attempt:
     stop: Stop | None = None
     text: str = ""  # generated so far
     result: Finished | Failed | None = None
+    loading: Cutoff = field(init=False)  # ends downloads and decoding
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _changed: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.loading = Cutoff(self.deadline)
 
     @property
     def number(self) -> int:
@@ -56,6 +61,7 @@ class Attempt:
                 return False
             self.stop = reason
         self._changed.set()
+        self.loading.cut()
         return True
 
     def set_result(self, result: Finished | Failed) -> None:

@@ -12,6 +12,7 @@ from models.db import Database
 from models.file import File
 from models.job import Job
 from vlmq.config import ServedModel
+from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.files import FileStore
 
@@ -43,17 +44,25 @@ class Conversation:
             ],
         )
 
+    def pixel_count(self) -> int:
+        """Width times height of all images and frames."""
+        pictures = [*(image.pixels for image in self.images), *(video.frames for video in self.videos)]
+        return sum(pixels.size // 3 for pixels in pictures)
+
     def frame_count(self) -> int:
         return sum(len(video.timestamps) for video in self.videos)
 
 
 class ConversationLoader:
-    """Fetches and decodes the media of jobs."""
+    """Fetches and decodes the media of jobs; `max_pixels` is for all images and frames of one job together."""
 
-    def __init__(self, database: Database, files: FileStore, media: MediaLoader, served: ServedModel) -> None:
+    def __init__(
+        self, database: Database, files: FileStore, media: MediaLoader, served: ServedModel, max_pixels: int
+    ) -> None:
         self._database, self._files, self._media, self._served = database, files, media, served
+        self._max_pixels = max_pixels
 
-    def load(self, job: Job, before_each: Callable[[int, int], None]) -> Conversation:
+    def load(self, job: Job, before_each: Callable[[int, int], None], cutoff: Cutoff) -> Conversation:
         """Load every medium of the job; `before_each(done, total)` is called before each and may raise to stop.
 
         Raises:
@@ -69,22 +78,25 @@ class ConversationLoader:
                     content.append({"type": "text", "text": part["text"]})
                     continue
                 before_each(len(conversation.manifest), total)
-                self._load_part(job.tenant, part, f"messages.{at}.content.{index}", conversation)
+                self._load_part(job.tenant, part, f"messages.{at}.content.{index}", conversation, cutoff)
                 content.append({"type": part["type"]})
             conversation.messages.append({"role": message["role"], "content": content})
         return conversation
 
-    def _load_part(self, tenant: str, part: dict[str, Any], param: str, conversation: Conversation) -> None:
+    def _load_part(
+        self, tenant: str, part: dict[str, Any], param: str, conversation: Conversation, cutoff: Cutoff
+    ) -> None:
         source = self._source(tenant, part, param)
+        pixels_left = self._max_pixels - conversation.pixel_count()
         if part["type"] == "image":
-            image = self._media.load_image(source, param=param)
+            image = self._load_image(source, param, pixels_left, cutoff)
             conversation.images.append(image)
             height, width = image.pixels.shape[:2]
             conversation.manifest.append(
                 {"param": param, "type": "image", "sha256": image.sha256, "width": width, "height": height}
             )
             return
-        video = self._media.load_video(source, self._sampling(part), param=param)
+        video = self._media.load_video(source, self._sampling(part, pixels_left), param=param, cutoff=cutoff)
         conversation.videos.append(video)
         conversation.manifest.append(
             {
@@ -97,12 +109,24 @@ class ConversationLoader:
             }
         )
 
-    def _sampling(self, part: dict[str, Any]) -> VideoSampling:
+    def _load_image(self, source: Source, param: str, pixels_left: int, cutoff: Cutoff) -> DecodedImage:
+        try:
+            return self._media.load_image(source, param=param, limit_pixels=pixels_left, cutoff=cutoff)
+        except VlmqError as error:
+            if error.code is ErrorCode.IMAGE_TOO_LARGE and pixels_left < self._max_pixels:
+                message = f"All images and frames of a job may have {self._max_pixels} pixels together."
+                raise VlmqError(error.code, message, param=param) from None
+            raise
+
+    def _sampling(self, part: dict[str, Any], pixels: int) -> VideoSampling:
         num_frames, fps = part.get("num_frames"), part.get("fps")
         if num_frames is None and fps is None:
             num_frames = self._served.default_num_frames
         return VideoSampling(
-            num_frames=num_frames, fps=fps, start=None, end=None, max_frames=self._served.max_frames, max_pixels=None
+            num_frames=num_frames,
+            fps=fps,
+            max_frames=self._served.max_frames,
+            max_pixels=max(1, pixels // (num_frames or self._served.max_frames)),
         )
 
     def _source(self, tenant: str, part: dict[str, Any], param: str) -> Source:

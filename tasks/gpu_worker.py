@@ -65,7 +65,9 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
         worker_id=presence.worker_id,
         database=database,
         doorbell=Doorbell(celery),
-        conversations=ConversationLoader(database, FileStore(settings.files_dir), media, served),
+        conversations=ConversationLoader(
+            database, FileStore(settings.files_dir), media, served, settings.limits.max_job_pixels
+        ),
         engine=engine,
         held=held,
     )

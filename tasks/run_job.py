@@ -148,7 +148,14 @@ class JobRunner:
             self._tell_progress(attempt, progress)
 
         with report.timed("media"):
-            return self.conversations.load(attempt.job, before_each)
+            try:
+                return self.conversations.load(attempt.job, before_each, attempt.loading)
+            except VlmqError:
+                # What was cut off did not fail by itself.
+                self._check_stop(attempt)
+                if attempt.loading.passed:
+                    raise deadline_exceeded() from None
+                raise
 
     def _follow(self, attempt: Attempt) -> Finished | Failed:
         """Wait for the engine's last word; meanwhile send partial text to a webhook that subscribed to it."""

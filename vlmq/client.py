@@ -4,12 +4,14 @@ Needs only requests, and imports nothing of the service.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import requests
 
@@ -51,6 +53,10 @@ class Event:
         return int(self.id.partition("-")[0])
 
     @property
+    def seq(self) -> int:
+        return int(self.id.partition("-")[2])
+
+    @property
     def is_final(self) -> bool:
         return self.type == "status" and self.data.get("status") in FINAL
 
@@ -88,15 +94,18 @@ class Client:
     Raises:
         UnreachableError: nothing answers.
         ApiError: the service refused.
+        ClientError: the address, the key or an argument cannot be used, or the answer is not one of vlmq's.
     """
 
     def __init__(
         self, url: str = "http://127.0.0.1:8000", api_key: str | None = None, *, timeout_s: float = 30
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _checked_url(url)
         self._timeout_s = timeout_s
         self._session = requests.Session()
         if api_key:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise ClientError("the API key cannot be sent: it takes printable ASCII characters, without newlines")
             self._session.headers["Authorization"] = f"Bearer {api_key}"
 
     def __enter__(self) -> Self:
@@ -116,12 +125,12 @@ class Client:
         """Create a job. `fields` are the others of `POST /v1/jobs` (`model`, `generation`, …); None leaves one out."""
         body = {"messages": list(messages)} | {name: value for name, value in fields.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return Job(self._call("POST", "/v1/jobs", json=body, headers=headers).json())
+        return self._job("POST", "/v1/jobs", json=body, headers=headers)
 
     def get(self, job_id: str, *, wait_s: float = 0) -> Job:
         """The job now, or after up to `wait_s` seconds, as soon as it is final."""
         params = {"wait": f"{wait_s:g}"} if wait_s else {}
-        return Job(self._call("GET", f"/v1/jobs/{job_id}", params=params, timeout=self._timeout_s + wait_s).json())
+        return self._job("GET", _job_path(job_id), params=params, timeout=self._timeout_s + wait_s)
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
         """The job once it is final.
@@ -166,15 +175,15 @@ class Client:
             time.sleep(0.2)
 
     def cancel(self, job_id: str) -> Job:
-        return Job(self._call("POST", f"/v1/jobs/{job_id}/cancel").json())
+        return self._job("POST", f"{_job_path(job_id)}/cancel")
 
     def delete(self, job_id: str) -> None:
-        self._call("DELETE", f"/v1/jobs/{job_id}")
+        self._call("DELETE", _job_path(job_id))
 
     def jobs(self, *, limit: int = 20, after: str | None = None, **filters: str | None) -> list[Job]:
         """One page of jobs, newest first; `filters` such as `status` and `model`."""
         params = {"limit": limit, "after": after, **filters}
-        return [Job(row) for row in self._call("GET", "/v1/jobs", params=params).json()["data"]]
+        return [Job(row) for row in self._rows("/v1/jobs", params)]
 
     def upload(self, file: Path | bytes, *, filename: str | None = None) -> str:
         """Store a file and return its id, for `{"type": "image", "file_id": …}`."""
@@ -185,11 +194,11 @@ class Client:
             return str(self._upload(name, stream)["id"])
 
     def models(self) -> list[dict[str, Any]]:
-        return list(self._call("GET", "/v1/models").json()["data"])
+        return self._rows("/v1/models", {})
 
     def deliveries(self, job_id: str) -> list[dict[str, Any]]:
         """The webhook messages of a job, with what became of them."""
-        return list(self._call("GET", "/v1/deliveries", params={"job_id": job_id}).json()["data"])
+        return self._rows("/v1/deliveries", {"job_id": job_id})
 
     def ready(self) -> bool:
         """Whether the service can take and run jobs now."""
@@ -200,25 +209,75 @@ class Client:
 
     def _upload(self, name: str, content: Any) -> dict[str, Any]:
         # Uploads may be large; what counts is that bytes keep flowing, which the timeout looks at.
-        answer: dict[str, Any] = self._call("POST", "/v1/files", files={"file": (name, content)}).json()
+        return self._answer("id", self._call("POST", "/v1/files", files={"file": (name, content)}))
+
+    def _job(self, method: str, path: str, **options: Any) -> Job:
+        return Job(self._answer("id", self._call(method, path, **options)))
+
+    def _rows(self, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return list(self._answer("data", self._call("GET", path, params=params))["data"])
+
+    def _answer(self, member: str, response: requests.Response) -> dict[str, Any]:
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or member not in answer:
+            raise self._stranger()
         return answer
+
+    def _stranger(self) -> ClientError:
+        return ClientError(f"what answers at {self.url} is not vlmq; check the address")
 
     def _open_stream(self, job_id: str, after: str | None) -> requests.Response:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
-        return self._call("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=timeout)
+        response = self._call("GET", f"{_job_path(job_id)}/events", headers=headers, stream=True, timeout=timeout)
+        if response.status_code != 204 and not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            response.close()
+            raise self._stranger()
+        return response
 
     def _call(self, method: str, path: str, **options: Any) -> requests.Response:
         try:
             response = self._session.request(method, self.url + path, **({"timeout": self._timeout_s} | options))
         except requests.ReadTimeout as error:
             raise UnreachableError(f"{self.url} took too long to answer") from error
-        except requests.RequestException as error:
+        except requests.exceptions.SSLError as error:
+            raise ClientError(f"{self.url} cannot be trusted, or does not speak TLS: {_reason(error)}") from error
+        except requests.ConnectionError as error:
             raise UnreachableError(f"nothing answers at {self.url}; start it with `vlmq serve`") from error
+        except (requests.RequestException, UnicodeError) as error:
+            raise ClientError(f"{self.url} cannot be asked: {error}") from error
         if response.ok:
             return response
         with response:
             raise _refusal(response)
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or any(character in url for character in "?# \t\r\n"):
+        raise ClientError(f"{url!r} is no address of a service; it takes http://HOST:PORT")
+    return url.rstrip("/")
+
+
+def _job_path(job_id: str) -> str:
+    # Anything else, such as "." or "#", would make a path that means something else.
+    if re.fullmatch(r"[A-Za-z0-9_-]+", job_id) is None:
+        raise ClientError(f"{job_id!r} is no id of a job; `vlmq jobs` lists them")
+    return f"/v1/jobs/{job_id}"
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause, as requests and urllib3 wrap theirs in several others."""
+    while error.args and isinstance(inner := getattr(error.args[0], "reason", error.args[0]), Exception):
+        error = inner
+    return str(error)
 
 
 def _refusal(response: requests.Response) -> ApiError:

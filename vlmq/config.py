@@ -63,6 +63,9 @@ class Limits(BaseModel):
     max_new_tokens: PositiveInt = 8192
     max_image_bytes: PositiveInt = 64 * 2**20
     max_image_pixels: PositiveInt = 64_000_000
+    max_job_pixels: PositiveInt = Field(
+        128_000_000, description="of all images and frames of a job; more images are refused, frames are scaled down"
+    )
     max_video_bytes: PositiveInt = 2 * 2**30
     max_video_pixels: PositiveInt = Field(8192 * 4320, description="width times height of a video's picture")
     max_video_s: PositiveFloat = 4 * 3600.0

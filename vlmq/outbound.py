@@ -15,6 +15,7 @@ import requests
 from requests_hardened.ip_filter import InvalidIPAddress
 from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
 
+from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.timed_session import Deadline, TimedSession
 from vlmq.url_rules import objection
@@ -74,15 +75,29 @@ def check_url(url: str, *, allow_private: bool, param: str | None, https_only: b
 
 
 def fetch(
-    url: str, *, limit_bytes: int, timeout_s: float, allow_private: bool, sink: BinaryIO, param: str | None
+    url: str,
+    *,
+    limit_bytes: int,
+    timeout_s: float,
+    allow_private: bool,
+    sink: BinaryIO,
+    param: str | None,
+    cutoff: Cutoff | None = None,
 ) -> Fetched:
     """Download `url` into `sink`, within `limit_bytes` after decompression and `timeout_s` from start to end.
+
+    A `cutoff` ends it early, with `media_timeout`.
 
     Raises:
         VlmqError: `url_blocked`, `redirect_refused`, `media_fetch_failed`, `media_timeout` or `media_too_large`.
     """
     check_url(url, allow_private=allow_private, param=param)
-    with Deadline(timeout_s) as deadline, TimedSession(deadline, allow_private=allow_private) as session:
+    cutoff = cutoff or Cutoff()
+    with (
+        Deadline(cutoff.seconds(timeout_s)) as deadline,
+        cutoff.cutting(deadline.end_now),
+        TimedSession(deadline, allow_private=allow_private) as session,
+    ):
         try:
             with _follow(session, url, deadline, allow_private=allow_private, param=param) as response:
                 return _download(response, deadline, limit_bytes=limit_bytes, sink=sink, param=param)

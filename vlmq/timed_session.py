@@ -45,6 +45,11 @@ class Deadline:
             raise requests.Timeout
         return min(CONNECT_TIMEOUT_S, left), left
 
+    def end_now(self) -> None:
+        """The time is up."""
+        self._at = time.monotonic()
+        self._cut()
+
     def watch(self, connection: socket.socket) -> None:
         with self._lock:
             # A duplicate stays valid when TLS takes the descriptor away from the socket.

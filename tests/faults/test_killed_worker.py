@@ -41,5 +41,5 @@ def test_200_jobs_survive_three_kills_of_their_worker(stack: Stack) -> None:
         last = follower.events[-1]
         assert last.is_final
         own = [e for e in follower.events if e.attempt == last.attempt and not e.id.endswith("-0")]
-        assert [int(event.id.partition("-")[2]) for event in own] == list(range(1, len(own) + 1))
+        assert [event.seq for event in own] == list(range(1, len(own) + 1))
         assert "".join(event.data["text"] for event in own if event.type == "delta") == last.data["output_text"]

@@ -1,6 +1,8 @@
 """Jobs in the hands of one worker, at the moments when something else happens to them."""
 
+import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -18,6 +21,7 @@ from engine.types import CheckpointSettings
 from media.load import MediaLoader
 from models.db import Database, utc_now
 from models.delivery import Delivery
+from models.file import File
 from models.job import Job, JobStatus
 from models.lifecycle import request_cancel
 from tasks.conversation import ConversationLoader
@@ -41,9 +45,9 @@ class Desk:
         self.engine = ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
         self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self._media = MediaLoader(settings)
-        conversations = ConversationLoader(
-            database, FileStore(settings.files_dir), self._media, settings.models["scripted"]
-        )
+        self.files = FileStore(settings.files_dir)
+        served, max_pixels = settings.models["scripted"], settings.limits.max_job_pixels
+        conversations = ConversationLoader(database, self.files, self._media, served, max_pixels)
         doorbell = Doorbell(make_celery(settings))
         self.runner = JobRunner(settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held)
         self.held.start()
@@ -136,6 +140,55 @@ def test_a_deadline_that_passes_before_the_media_are_loaded_is_told_like_any_oth
     assert (job.status, job.finish_reason) == (JobStatus.FAILED, "deadline")
     assert job.error is not None
     assert (job.error["code"], job.error["param"]) == ("run_deadline_exceeded", "deadlines.run_s")
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """The URL of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/image.png"
+
+
+def asking_about(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(parts)}], "generation": {}}
+
+
+def test_a_cancel_ends_a_download_that_hangs(desk: Desk, silent_url: str) -> None:
+    job_id = desk.submit({}, request=asking_about({"type": "image", "url": silent_url}))
+    thread = desk.start()
+    until(lambda: any(event.type == "progress" for event in desk.event_log.read(job_id)), what="the download")
+    with desk.database.write() as session:
+        request_cancel(session, session.get_one(Job, job_id))
+    desk.held.cancel(job_id)
+    # Far below the download's own timeout of a minute.
+    thread.join(20)
+    assert not thread.is_alive()
+    assert get_job(desk.database, job_id).status == JobStatus.CANCELLED
+
+
+def test_the_run_deadline_ends_a_download_that_hangs(desk: Desk, silent_url: str) -> None:
+    job_id = desk.submit({}, request=asking_about({"type": "image", "url": silent_url}), run_s=0.5)
+    desk.start().join(20)
+    job = get_job(desk.database, job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == (JobStatus.FAILED, "run_deadline_exceeded")
+
+
+def test_the_pixels_of_all_images_count_together(desk: Desk) -> None:
+    picture = io.BytesIO()
+    Image.new("1", (7000, 7000)).save(picture, "PNG")
+    stored = desk.files.put([picture.getvalue()], limit=10**6)
+    with desk.database.write() as session:
+        file = File(
+            id="file_1", tenant="acme", sha256=stored.sha256, size=1, media_type="image/png", created_at=utc_now()
+        )
+        session.add(file)
+    job_id = desk.submit({}, request=asking_about(*[{"type": "image", "file_id": "file_1"}] * 3))
+    assert desk.runner.run_next()
+    error = get_job(desk.database, job_id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("image_too_large", "messages.0.content.2")
+    assert "together" in error["message"]
 
 
 def test_a_claim_under_way_when_the_worker_drains_is_given_back_unspent(desk: Desk) -> None:
