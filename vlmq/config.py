@@ -40,7 +40,9 @@ class ServedModel(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attn_implementation: str = Field("auto", description="auto | sdpa | eager | flash_attention_2 | …")
     max_model_len: PositiveInt | None = Field(None, description="refuse prompts with more tokens than this")
-    max_in_flight: PositiveInt = Field(4, description="jobs that one worker holds at once")
+    max_in_flight: PositiveInt = Field(
+        2, description="jobs that one worker holds at once; one runs while the next loads its media"
+    )
     default_num_frames: PositiveInt = Field(
         8, description="frames of a video when the job names neither number nor rate"
     )

@@ -80,7 +80,7 @@ def _configuration() -> str:
         "`VLMQ_MODELS` is JSON: a name for each model, and its settings.",
         "",
         "```bash",
-        """VLMQ_MODELS='{"smol": {"checkpoint": "HuggingFaceTB/SmolVLM-256M-Instruct", "max_in_flight": 8}}'""",
+        """VLMQ_MODELS='{"smol": {"checkpoint": "HuggingFaceTB/SmolVLM-256M-Instruct", "max_model_len": 4096}}'""",
         "```",
         "",
         *_table(ServedModel, ""),
