@@ -2,13 +2,14 @@
 
 import hashlib
 import time
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import structlog
 from flask import Response, jsonify, request, url_for
 from flask_openapi.blueprint import APIBlueprint
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic_core import PydanticCustomError
 from sqlalchemy import select
 from sqlalchemy.orm import defer
 
@@ -31,6 +32,16 @@ log = structlog.get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", abp_tags=[JOBS], abp_security=BEARER)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("range", "Must be within the years 1 to 9999 in UTC") from None
+
+
+_Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class JobPath(BaseModel):
     job_id: str = Field(description="job_…")
 
@@ -42,8 +53,8 @@ class WaitQuery(Query):
 class JobsQuery(PageQuery):
     status: list[JobStatus] = Field(default_factory=list, description="may be given several times")
     model: str | None = None
-    created_after: AwareDatetime | None = Field(None, description="RFC 3339, with its zone")
-    created_before: AwareDatetime | None = Field(None, description="RFC 3339, with its zone")
+    created_after: _Moment | None = Field(None, description="RFC 3339, with its zone")
+    created_before: _Moment | None = Field(None, description="RFC 3339, with its zone")
 
 
 @blueprint.post("", summary="Submit a job", responses={202: JobAnswer, **problems(400, 409, 413, 415, 422)})

@@ -7,6 +7,9 @@ from engine.types import GenerationParameters
 from vlmq.errors import ErrorCode, VlmqError
 
 MAX_SEED = 2**63 - 1
+# Below these, scores leave the range of floats and nothing can be drawn from them.
+MIN_TEMPERATURE = 0.01
+MIN_PENALTY = 0.01
 
 
 def check_parameters(parameters: GenerationParameters) -> GenerationParameters:
@@ -18,12 +21,11 @@ def check_parameters(parameters: GenerationParameters) -> GenerationParameters:
     _at_least("max_new_tokens", parameters.max_new_tokens, 1)
     _at_least("min_new_tokens", parameters.min_new_tokens, 0)
     _at_least("top_k", parameters.top_k, 0)
-    _at_least("temperature", parameters.temperature, 0)
+    if parameters.temperature != 0:
+        _at_least("temperature", parameters.temperature, MIN_TEMPERATURE, "0, or ")
+    _at_least("repetition_penalty", parameters.repetition_penalty, MIN_PENALTY)
     if parameters.top_p is not None and not 0 < parameters.top_p <= 1:
         raise _invalid("top_p", "takes a number above 0, up to 1")
-    penalty = parameters.repetition_penalty
-    if penalty is not None and not 0 < penalty < math.inf:
-        raise _invalid("repetition_penalty", "takes a number above 0")
     if parameters.seed is not None and not 0 <= parameters.seed <= MAX_SEED:
         raise _invalid("seed", f"takes a whole number from 0 to {MAX_SEED}")
     if "" in parameters.stop:
@@ -67,9 +69,9 @@ def _resolve_sampling(parameters: GenerationParameters) -> GenerationParameters:
     return parameters
 
 
-def _at_least(name: str, value: float | None, minimum: int) -> None:
+def _at_least(name: str, value: float | None, minimum: float, instead: str = "") -> None:
     if value is not None and not minimum <= value < math.inf:
-        raise _invalid(name, f"takes a number of at least {minimum}")
+        raise _invalid(name, f"takes {instead}a number of at least {minimum}")
 
 
 def _invalid(name: str, problem: str) -> VlmqError:

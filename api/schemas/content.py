@@ -129,8 +129,8 @@ Part = TextPart | InputTextPart | ImagePart | ImageUrlPart | InputImagePart | Vi
 PART_TYPES = ("text", "image", "video", "image_url", "video_url", "input_text", "input_image")
 
 
-def _content_kind(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<parts>"
+def _content_kind(value: Any) -> str | None:
+    return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None
 
 
 class Message(Strict):
@@ -142,5 +142,9 @@ class Message(Strict):
         | Annotated[
             list[Annotated[Part, Field(discriminator="type")]], Field(min_length=1, max_length=4096), Tag("<parts>")
         ],
-        Discriminator(_content_kind),
+        Discriminator(
+            _content_kind,
+            custom_error_type="text_or_list",
+            custom_error_message="Takes text, or a list of parts",
+        ),
     ]

@@ -141,6 +141,8 @@ def test_a_deleted_job_takes_its_stream_and_deliveries_along(
         ("status=done", 422, "status.0"),
         ("created_after=yesterday", 422, "created_after"),
         ("created_after=2026-01-01T00:00:00", 422, "created_after"),
+        ("created_after=0001-01-01T00:00:00%2b14:00", 422, "created_after"),
+        ("created_before=9999-12-31T23:59:59-12:00", 422, "created_before"),
         ("page=2", 422, "page"),
         ("after=x", 400, "after"),
         ("after=job_1';--", 400, "after"),

@@ -75,6 +75,9 @@ P = "messages.0.content.0"
         ),
         (with_fields("generation", {"do_sample": True, "temperature": 0}), "invalid_request", "generation.temperature"),
         (with_fields("generation.temperature", 1e999), "invalid_request", "generation.temperature"),
+        (with_fields("generation.temperature", 1e-40), "invalid_request", "generation.temperature"),
+        (with_fields("generation.temperature", 0.009), "invalid_request", "generation.temperature"),
+        (with_fields("generation.repetition_penalty", 1e-40), "invalid_request", "generation.repetition_penalty"),
         (with_fields("generation.top_p", 0), "invalid_request", "generation.top_p"),
         (with_fields("generation.seed", 2**63), "invalid_request", "generation.seed"),
         (with_fields("generation.stop", [""]), "invalid_request", "generation.stop.0"),
@@ -119,6 +122,17 @@ def test_bytes_that_are_no_image_are_refused_with_what_they_look_like(
     assert answer.status_code == 415
     assert looks_like in answer.json["detail"]
     assert "PNG" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("value", [5, None, {}, True])
+def test_content_and_stop_say_that_they_take_text_or_a_list(client: FlaskClient, value: Any) -> None:
+    body = BODY | {"messages": [{"role": "user", "content": value}], "generation": {"stop": {}}}
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.json is not None
+    assert [(error["param"], error["message"]) for error in answer.json["errors"]] == [
+        ("messages.0.content", "messages.0.content: Takes text, or a list of parts."),
+        ("generation.stop", "generation.stop: Takes text, or a list of texts."),
+    ]
 
 
 def test_several_errors_are_all_told_the_first_in_front(client: FlaskClient) -> None:

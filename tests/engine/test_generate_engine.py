@@ -209,6 +209,11 @@ def test_a_repetition_penalty_reaches_the_model(random_engine: GenerateEngine) -
     assert varied.text != plain.text
 
 
+def test_the_least_temperature_and_penalty_can_be_drawn_with(random_engine: GenerateEngine) -> None:
+    least = GenerationParameters(max_new_tokens=8, temperature=0.01, repetition_penalty=0.01)
+    assert finish(random_engine, ask("hello"), least).completion_tokens == 8
+
+
 def test_timings_are_seconds_from_the_start(engine: GenerateEngine) -> None:
     before = time.monotonic()
     end = finish(engine, ask("hello"), SHORT)
