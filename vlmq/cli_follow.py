@@ -1,11 +1,11 @@
 """Following a job on the terminal: the answer goes to standard output, everything else to standard error."""
 
-import json
 import sys
 
 from rich.console import Console
 from rich.markup import escape
 
+from vlmq.cli_terminal import harmless, print_json
 from vlmq.client import Client, Event, Job
 
 
@@ -21,7 +21,7 @@ def follow(client: Client, job_id: str, *, as_json: bool) -> int:
         return _interrupted(client, job_id, told)
     job = client.get(job_id)
     if as_json:
-        print(json.dumps(job.raw, ensure_ascii=False))
+        print_json(job.raw)
     else:
         screen.finish(job)
     return 0 if job.status == "completed" else 1
@@ -31,7 +31,7 @@ def print_events(client: Client, job_id: str) -> int:
     """Print each event of the stream as a line of JSON."""
     status = None
     for event in client.events(job_id):
-        print(json.dumps({"id": event.id, "type": event.type, "data": event.data}, ensure_ascii=False), flush=True)
+        print_json({"id": event.id, "type": event.type, "data": event.data})
         status = event.data.get("status", status) if event.type == "status" else status
     return 0 if status == "completed" else 1
 
@@ -39,9 +39,9 @@ def print_events(client: Client, job_id: str) -> int:
 def print_result(job: Job, *, as_json: bool) -> None:
     """A job in one line, its id first."""
     if as_json:
-        print(json.dumps(job.raw, ensure_ascii=False))
+        print_json(job.raw)
     else:
-        print(job.id)
+        print(harmless(job.id))
         print(_status_line(job), file=sys.stderr)
 
 
@@ -86,7 +86,7 @@ class _Screen:
             print(flush=True)
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
         self._text += text
 
@@ -102,7 +102,7 @@ def _interrupted(client: Client, job_id: str, told: Console) -> int:
         told.print()
         answer = ""
     if answer.strip().lower() in ("y", "yes"):
-        told.print(_status_line(client.cancel(job_id)))
+        told.print(escape(_status_line(client.cancel(job_id))))
     else:
         told.print(detached)
     return 130
@@ -110,7 +110,7 @@ def _interrupted(client: Client, job_id: str, told: Console) -> int:
 
 def _status_line(job: Job) -> str:
     if job.error is not None:
-        return f"{job.id} {job.status}: {job.error['message']} ({job.error['code']})"
+        return harmless(f"{job.id} {job.status}: {job.error['message']} ({job.error['code']})")
     if job.raw.get("cancel_requested") and not job.is_final:
         return f"{job.id} is being cancelled"
     return f"{job.id} {job.status}"

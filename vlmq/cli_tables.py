@@ -1,6 +1,5 @@
 """Jobs and findings as tables on the terminal."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vlmq.cli_terminal import harmless, print_json
 from vlmq.client import Job
 from vlmq.finding import Finding
 
@@ -19,7 +19,7 @@ _COLORS = {"completed": "green", "failed": "red", "expired": "red", "cancelled":
 
 def print_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([job.raw for job in jobs], ensure_ascii=False))
+        print_json([job.raw for job in jobs])
         return
     if not jobs:
         print("no jobs")
@@ -33,7 +33,7 @@ def print_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
             (f"{job.status:<11}", _COLORS.get(job.status, "")),
             f"  {_local_time(str(job.raw['created_at'])):<16}",
             f"  {_seconds((job.raw.get('timings') or {}).get('total')):>8}  ",
-            answer,
+            harmless(answer),
         )
         if console.is_terminal:
             console.print(line, no_wrap=True, overflow="ellipsis")
@@ -43,7 +43,7 @@ def print_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
 
 def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job.raw | {"deliveries": list(deliveries)}, ensure_ascii=False))
+        print_json(job.raw | {"deliveries": list(deliveries)})
         return
     console = Console(highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -53,30 +53,34 @@ def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) 
     table.add_row("status", _status(job))
     for name in ("model", "created_at", "started_at", "finished_at", "attempts", "finish_reason"):
         if job.raw.get(name) is not None:
-            table.add_row(name.replace("_", " "), str(job.raw[name]))
+            table.add_row(name.replace("_", " "), _plain(str(job.raw[name])))
     for name in ("usage", "timings", "metadata"):
         if job.raw.get(name):
-            table.add_row(name, Text(", ".join(f"{key} {value}" for key, value in job.raw[name].items())))
+            table.add_row(name, _plain(", ".join(f"{key} {value}" for key, value in job.raw[name].items())))
     if job.error is not None:
-        table.add_row("error", Text(f"{job.error['message']} ({job.error['code']})", style="red"))
+        table.add_row("error", Text(harmless(f"{job.error['message']} ({job.error['code']})"), style="red"))
     for delivery in deliveries:
-        table.add_row("webhook", Text(f"{delivery['event']} {delivery['status']} {delivery['url']}"))
+        table.add_row("webhook", _plain(f"{delivery['event']} {delivery['status']} {delivery['url']}"))
     if job.output_text:
-        table.add_row("answer", Text(job.output_text))
+        table.add_row("answer", _plain(job.output_text))
     console.print(table)
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+        print_json([asdict(finding) for finding in findings])
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
-        words = Text(finding.message)
+        words = _plain(finding.message)
         if finding.advice:
-            words.append(f"\n{finding.advice}", style="dim")
-        table.add_row(Text(finding.level, style=_LEVEL_COLORS[finding.level]), Text(finding.subject), words)
+            words.append(harmless(f"\n{finding.advice}"), style="dim")
+        table.add_row(Text(finding.level, style=_LEVEL_COLORS[finding.level]), _plain(finding.subject), words)
     Console().print(table)
+
+
+def _plain(text: str) -> Text:
+    return Text(harmless(text))
 
 
 def _status(job: Job) -> Text:

@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,10 +14,12 @@ from urllib.parse import urlsplit
 
 import requests
 
+from vlmq.client_answers import Event, Job
 from vlmq.errors import ExplainedError
 from vlmq.sse import read_events
 
-FINAL = frozenset({"completed", "failed", "cancelled", "expired"})
+__all__ = ["ApiError", "Client", "ClientError", "Event", "Job", "UnreachableError"]
+
 # Above the server's heartbeat of 15 s: a connection that is silent for longer is taken for dead.
 STREAM_SILENCE_S = 45.0
 LONG_POLL_S = 30.0
@@ -38,54 +39,6 @@ class ApiError(ClientError):
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(f"{message} ({code}{f', {param}' if param else ''})")
         self.status, self.code, self.message, self.param = status, code, message, param
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One message of a job's stream; `id` is `attempt-sequence`."""
-
-    id: str
-    type: str
-    data: dict[str, Any]
-
-    @property
-    def attempt(self) -> int:
-        return int(self.id.partition("-")[0])
-
-    @property
-    def seq(self) -> int:
-        return int(self.id.partition("-")[2])
-
-    @property
-    def is_final(self) -> bool:
-        return self.type == "status" and self.data.get("status") in FINAL
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as the service tells of it; `raw` is the whole answer."""
-
-    raw: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        return str(self.raw["id"])
-
-    @property
-    def status(self) -> str:
-        return str(self.raw["status"])
-
-    @property
-    def is_final(self) -> bool:
-        return self.status in FINAL
-
-    @property
-    def output_text(self) -> str:
-        return str(self.raw.get("output_text") or "")
-
-    @property
-    def error(self) -> dict[str, Any] | None:
-        return self.raw.get("error")
 
 
 class Client:
@@ -244,7 +197,7 @@ class Client:
         except requests.ReadTimeout as error:
             raise UnreachableError(f"{self.url} took too long to answer") from error
         except requests.exceptions.SSLError as error:
-            raise ClientError(f"{self.url} cannot be trusted, or does not speak TLS: {_reason(error)}") from error
+            raise ClientError(f"{self.url} has no certificate that can be trusted, or does not speak TLS") from error
         except requests.ConnectionError as error:
             raise UnreachableError(f"nothing answers at {self.url}; start it with `vlmq serve`") from error
         except (requests.RequestException, UnicodeError) as error:
@@ -271,13 +224,6 @@ def _job_path(job_id: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]+", job_id) is None:
         raise ClientError(f"{job_id!r} is no id of a job; `vlmq jobs` lists them")
     return f"/v1/jobs/{job_id}"
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause, as requests and urllib3 wrap theirs in several others."""
-    while error.args and isinstance(inner := getattr(error.args[0], "reason", error.args[0]), Exception):
-        error = inner
-    return str(error)
 
 
 def _refusal(response: requests.Response) -> ApiError:

@@ -1,6 +1,7 @@
 """The client against a server that misbehaves."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from vlmq.client import ApiError, Client, UnreachableError
+from vlmq.client import ApiError, Client, ClientError, UnreachableError
 from vlmq.free_port import free_port
 from vlmq.sse import Message, read_events
 
@@ -56,7 +57,8 @@ def test_a_stream_that_breaks_off_goes_on_where_it_ended(httpserver: HTTPServer)
 
 
 def test_a_service_that_is_away_for_a_moment_does_not_end_the_stream(httpserver: HTTPServer) -> None:
-    answers = iter([Response(status=503), Response(frame(1, "status", {"status": "failed"}))])
+    stream = Response(frame(1, "status", {"status": "failed"}), content_type="text/event-stream")
+    answers = iter([Response(status=503), stream])
     httpserver.expect_request("/v1/jobs/job_1/events").respond_with_handler(lambda _request: next(answers))
     with Client(httpserver.url_for("")) as client:
         assert [event.is_final for event in client.events("job_1")] == [True]
@@ -100,3 +102,47 @@ def test_the_key_is_sent_with_every_request(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer k1"}).respond_with_json({"data": []})
     with Client(httpserver.url_for(""), "k1") as client:
         assert client.models() == []
+
+
+@pytest.mark.parametrize("job_id", ["", "/", ".", "..", "#", "?limit=1", "a b", "jöb"])
+def test_what_is_no_id_of_a_job_is_refused_before_it_is_asked_about(httpserver: HTTPServer, job_id: str) -> None:
+    with Client(httpserver.url_for("")) as client:
+        for ask in (client.get, client.cancel, client.delete, lambda name: list(client.events(name))):
+            with pytest.raises(ClientError, match="no id of a job"):
+                ask(job_id)
+    assert httpserver.log == []
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "localhost", "ftp://a", "http://", "http://[bad", "http://a:99999", "http://a/?x=1"]
+)
+def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(ClientError, match="it takes http://HOST:PORT"):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "one\ntwo", "kłucz"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ClientError, match="takes printable ASCII") as caught:
+        Client(api_key=key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", ["<html>Welcome</html>", "[]", "{}", "null"])
+def test_an_answer_that_is_not_of_vlmq_is_said_to_be_so(httpserver: HTTPServer, body: str) -> None:
+    httpserver.expect_request(re.compile(".*")).respond_with_data(body, content_type="text/html")
+    with Client(httpserver.url_for("")) as client:
+        for ask in (client.models, client.jobs, lambda: client.get("job_1"), lambda: list(client.events("job_1"))):
+            with pytest.raises(ClientError, match="is not vlmq; check the address"):
+                ask()
+
+
+def test_a_number_that_json_lacks_is_not_taken_for_a_service_that_is_away(httpserver: HTTPServer) -> None:
+    with Client(httpserver.url_for("")) as client, pytest.raises(ClientError, match="JSON") as caught:
+        client.submit([], model="m", generation={"temperature": float("inf")})
+    assert not isinstance(caught.value, UnreachableError)
+
+
+def test_a_server_without_tls_is_not_taken_for_one_that_is_away(httpserver: HTTPServer) -> None:
+    with Client(httpserver.url_for("").replace("http:", "https:")) as client, pytest.raises(ClientError, match="TLS"):
+        client.models()

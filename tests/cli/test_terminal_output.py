@@ -1,0 +1,65 @@
+"""What reaches the terminal of text that others wrote."""
+
+import json
+import sys
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from vlmq.cli_follow import follow
+from vlmq.cli_tables import print_job, print_jobs
+from vlmq.cli_terminal import harmless, print_json
+from vlmq.client import Client, Job
+
+HOSTILE = "a\x1b]0;owned\x07b\x9b31mc\td\r"
+PLAIN = "a�]0;owned�b�31mc"
+
+
+def test_controls_are_replaced_and_lines_and_tabs_kept() -> None:
+    assert harmless(HOSTILE) == f"{PLAIN}\td�"
+    assert harmless("zwei\n\tZeilen, 猫") == "zwei\n\tZeilen, 猫"
+
+
+def test_json_keeps_every_character_but_escapes_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"text": HOSTILE, "cat": "猫"})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"text": HOSTILE, "cat": "猫"}
+    assert "猫" in printed
+    assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+
+
+def test_tables_never_carry_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(
+        {
+            "id": "job_1",
+            "status": "failed",
+            "model": HOSTILE,
+            "created_at": "2026-01-01T00:00:00Z",
+            "output_text": HOSTILE,
+            "metadata": {HOSTILE: HOSTILE},
+            "error": {"message": HOSTILE, "code": "x"},
+        }
+    )
+    print_jobs([job], as_json=False)
+    print_job(job, [{"event": HOSTILE, "status": "sent", "url": HOSTILE}], as_json=False)
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(printed)
+    assert PLAIN in printed
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_answer_is_made_harmless_for_a_terminal_alone(
+    httpserver: HTTPServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+) -> None:
+    events = (("delta", {"text": HOSTILE}), ("status", {"status": "completed"}))
+    stream = "".join(f"id: 1-{n}\nevent: {kind}\ndata: {json.dumps(data)}\n\n" for n, (kind, data) in enumerate(events))
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_data(stream, content_type="text/event-stream")
+    job = {"id": "job_1", "status": "completed", "output_text": HOSTILE}
+    httpserver.expect_request("/v1/jobs/job_1").respond_with_json(job)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    with Client(httpserver.url_for("")) as client:
+        assert follow(client, "job_1", as_json=False) == 0
+    assert capsys.readouterr().out == (harmless(HOSTILE) if is_terminal else HOSTILE) + "\n"
