@@ -11,6 +11,9 @@ from vlmq.errors import ErrorCode, VlmqError
 
 # More than any request within the limits holds; what is refused here costs next to nothing.
 MAX_VALUES = 50_000
+# Each value brings a comma, a bracket or both; it and its name have two quotes each.
+MAX_MARKS = 2 * MAX_VALUES
+MAX_QUOTES = 4 * MAX_VALUES
 
 
 class StrictRequest(Request):
@@ -45,7 +48,7 @@ def parse_json_object(body: bytes, limits: Limits) -> dict[str, Any]:
             be stored; INVALID_REQUEST when it is not an object or holds too many values.
     """
     # Millions of empty lists fit into a body; count before they become objects.
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > limits.max_text_chars + MAX_VALUES:
+    if _marks(body) > MAX_MARKS and _marks_outside_strings(body) > MAX_MARKS:
         raise _too_many()
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -62,6 +65,18 @@ def parse_json_object(body: bytes, limits: Limits) -> dict[str, Any]:
         raise VlmqError(ErrorCode.INVALID_REQUEST, "The body must be a JSON object.")
     _check_values(value, limits)
     return value
+
+
+def _marks(body: bytes) -> int:
+    return sum(body.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _marks_outside_strings(body: bytes) -> int:
+    """So that a long text with many commas is taken, although as many values are not."""
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > MAX_QUOTES:
+        raise _too_many()
+    return sum(map(_marks, bare.split(b'"')[::2]))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

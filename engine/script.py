@@ -2,10 +2,18 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from engine.types import PromptRequest
 from vlmq.errors import ErrorCode, VlmqError
+
+MAX_TOKENS = 1_000_000
+DAY_MS = 24 * 3600 * 1000
+
+_Milliseconds = Annotated[float, Field(ge=0, le=DAY_MS, allow_inf_nan=False)]
+_Place = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +24,14 @@ class Script:
     `hang_at` stops the whole engine, as a hung device would; `kill_at` ends the process with SIGKILL.
     """
 
-    tokens: int | None = None
-    step_ms: float = 1.0
-    prefill_ms: float = 0.0
+    tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    step_ms: _Milliseconds = 1.0
+    prefill_ms: _Milliseconds = 0.0
     text: str | None = None
-    fail_at: int | None = None
-    memory_error_at: int | None = None
-    kill_at: int | None = None
-    hang_at: int | None = None
+    fail_at: _Place | None = None
+    memory_error_at: _Place | None = None
+    kill_at: _Place | None = None
+    hang_at: _Place | None = None
 
     def words(self) -> list[str]:
         """The text of every token."""
@@ -36,6 +44,9 @@ class Script:
         return [word if index == 0 else f" {word}" for index, word in enumerate(words)]
 
 
+_SCRIPT = TypeAdapter(Script)
+
+
 def read_script(text: str) -> Script:
     """The script that a message's text holds, or one that echoes it.
 
@@ -44,7 +55,7 @@ def read_script(text: str) -> Script:
     """
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         return Script(text=f"echo: {text}")
@@ -52,7 +63,14 @@ def read_script(text: str) -> Script:
     if unknown := set(values).difference(known):
         problem = f"The script has {min(unknown)}; it takes {', '.join(known)}"
         raise VlmqError(ErrorCode.INVALID_REQUEST, problem, param="messages")
-    return Script(**values)
+    try:
+        # Strict JSON takes no "5" for a number, and its own rules for Python's objects would ask for a `Script`.
+        return _SCRIPT.validate_json(text, strict=True)
+    except ValidationError as error:
+        item = error.errors(include_url=False, include_input=False)[0]
+        names = ".".join(str(name) for name in item["loc"])
+        problem = f"The script's {names or 'JSON'} cannot be used: {item['msg']}"
+        raise VlmqError(ErrorCode.INVALID_REQUEST, problem, param="messages") from None
 
 
 def last_user_text(prompt: PromptRequest) -> str:

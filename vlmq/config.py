@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         description='JSON: {"name": {"checkpoint": "…"}}',
     )
 
-    host: str = Field("127.0.0.1", description="the address that the API listens on")
+    host: str = Field("127.0.0.1", min_length=1, description="the address that the API listens on")
     port: int = Field(8000, ge=0, le=65535)
     api_processes: PositiveInt = Field(1, description="each holds thousands of streams; more use more cores")
     api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
@@ -178,6 +178,10 @@ class Settings(BaseSettings):
     def _check(self) -> Self:
         if not self.models:
             raise ValueError('VLMQ_MODELS names no model; it takes {"name": {"checkpoint": "…"}}')
+        if bad := [name for name in self.models if not re.fullmatch(r"(?!.*\.\.)[a-zA-Z0-9][\w./-]*", name, re.ASCII)]:
+            raise ValueError(
+                f"VLMQ_MODELS cannot name a model {bad[0]!r}; it takes letters, digits and . _ - / without .."
+            )
         if self.timing.heartbeat_s * 2 > self.timing.lease_s:
             raise ValueError("VLMQ_TIMING__LEASE_S must be at least twice VLMQ_TIMING__HEARTBEAT_S")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):

@@ -135,6 +135,10 @@ def post(
             response = session.post(
                 url, data=body, headers=sent, stream=True, allow_redirects=False, timeout=deadline.timeouts()
             )
+            # Headers that were cut at the deadline read like headers that ended.
+            if deadline.passed:
+                response.close()
+                raise requests.Timeout
         except InvalidIPAddress:
             raise _not_public(None) from None
         except _CALL_ERRORS as error:

@@ -1,13 +1,16 @@
 import json
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
 from flask.testing import FlaskClient
 
 from api.app import create_app
+from api.json_body import parse_json_object
 from tests.api.conftest import Server
 from vlmq.config import Limits, Settings
+from vlmq.errors import ErrorCode, VlmqError
 
 OPENING = b'{"model": "scripted", "messages": [{"role": "user", "content": '
 
@@ -60,6 +63,20 @@ def test_a_bomb_of_many_small_values_is_refused(client: FlaskClient, body: bytes
     status, code, detail = post(client, body)
     assert (status, code) == (422, "invalid_request")
     assert "values" in detail
+
+
+def test_a_bomb_costs_no_parsing() -> None:
+    body = b'{"a": [' + b"1.5," * 900_000 + b'"\\\\\\",\\\\"]}'
+    started = time.process_time()
+    with pytest.raises(VlmqError) as refusal:
+        parse_json_object(body, Limits())
+    assert refusal.value.code is ErrorCode.INVALID_REQUEST
+    assert time.process_time() - started < 0.2
+
+
+def test_a_text_with_many_commas_quotes_and_backslashes_is_taken() -> None:
+    value = {"text": '1,["{\\' * 150_000, "more": "\\"}
+    assert parse_json_object(json.dumps(value).encode(), Limits()) == value
 
 
 @pytest.mark.parametrize(

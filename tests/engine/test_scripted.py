@@ -143,6 +143,30 @@ def test_a_script_with_an_unknown_word_is_refused(engine: ScriptedEngine) -> Non
     assert caught.value.code == ErrorCode.INVALID_REQUEST
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tokens": "abc"}',
+        '{"tokens": 0}',
+        '{"tokens": 1000000000000}',
+        '{"tokens": true}',
+        '{"step_ms": -1}',
+        '{"step_ms": NaN}',
+        '{"text": 5}',
+        '{"fail_at": [1]}',
+    ],
+)
+def test_a_script_with_an_unusable_value_is_refused_by_its_name(engine: ScriptedEngine, text: str) -> None:
+    with pytest.raises(VlmqError) as caught:
+        engine.prepare("any", ask(text), DEFAULTS)
+    assert caught.value.code == ErrorCode.INVALID_REQUEST
+
+
+def test_text_that_nests_too_deep_to_be_a_script_is_echoed(engine: ScriptedEngine) -> None:
+    text = "[" * 50_000
+    assert finish(engine, ask(text), DEFAULTS).text == f"echo: {text}"
+
+
 def test_a_prompt_longer_than_the_context_is_refused() -> None:
     engine = ScriptedEngine(CheckpointSettings("scripted", engine="scripted", max_model_len=3))
     with pytest.raises(VlmqError) as caught:

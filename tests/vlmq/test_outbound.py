@@ -377,8 +377,9 @@ def test_a_post_follows_no_redirect_and_reads_no_more_than_it_needs(httpserver: 
     assert len(httpserver.log) == 1
 
 
-def test_a_post_without_an_answer_ends_at_its_deadline_with_the_cause() -> None:
-    with raw_server(drip(b"")) as url, pytest.raises(OutboundError) as caught:
+@pytest.mark.parametrize("prefix", [b"", OK, OK + b"X-Slow: "], ids=["status line", "first header", "header"])
+def test_a_post_without_an_answer_ends_at_its_deadline_with_the_cause(prefix: bytes) -> None:
+    with raw_server(drip(prefix)) as url, pytest.raises(OutboundError) as caught:
         deliver(url, timeout_s=0.3)
     assert caught.value.cause == "timed out after 0.3 s"
 
