@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import structlog
 from flask import Flask, Response, g, json, request
+from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -90,6 +91,8 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(VlmqError, lambda error: problem([error]))
     app.register_error_handler(InvalidRequestError, lambda error: problem(error.errors))
     app.register_error_handler(HTTPException, _http_problem)
+    for broken in (ParseException, NoMoreData):
+        app.register_error_handler(broken, _malformed)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError, *REDIS_ERRORS):
         app.register_error_handler(kind, _unavailable)
     app.register_error_handler(Exception, _unexpected)
@@ -136,6 +139,12 @@ def _http_problem(error: HTTPException) -> BaseResponse:
         if name.lower() == "allow":
             response.headers[name] = value
     return response
+
+
+def _malformed(_error: Exception) -> Response:
+    """A body whose chunks cannot be told apart, or that ends too early; the server closes the connection."""
+    message = "The body is cut off, or its chunked transfer coding is malformed."
+    return problem([VlmqError(ErrorCode.INVALID_REQUEST, message, status=400)])
 
 
 def _unavailable(error: Exception) -> Response:

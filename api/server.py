@@ -51,6 +51,12 @@ class _Logger(Logger):
 
 
 class _Worker(GeventWorker):
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        # Where the next request begins is unknown after a malformed body; the answer should say that it is the last.
+        says_close = req.should_close
+        req.should_close = lambda: req.body.failed or says_close()
+        return super().handle_request(listener_name, req, sock, addr)  # type: ignore[no-untyped-call]
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)  # type: ignore[no-untyped-call]
         # Not from within a signal handler, which must not block.

@@ -3,13 +3,22 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from vlmq.errors import ErrorCode, VlmqError
 
+log = structlog.get_logger(__name__)
+
 HEAD_BYTES = 4096
+INCOMING = ".incoming-"
+# No upload that is still under way stands still for so long.
+LEFT_BEHIND_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,7 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._remove_left_behind()
 
     def path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256
@@ -34,37 +44,64 @@ class FileStore:
         """Keep the bytes; the same content is kept once.
 
         Raises:
-            VlmqError: MEDIA_TOO_LARGE when there are more than `limit` bytes.
+            VlmqError: MEDIA_TOO_LARGE when there are more than `limit` bytes, UNAVAILABLE when the disk takes none.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
+        with _disk():
+            self._root.mkdir(parents=True, exist_ok=True)
+            incoming = tempfile.NamedTemporaryFile(dir=self._root, prefix=INCOMING, delete=False)  # noqa: SIM115
+        partial = Path(incoming.name)
         digest, size, head = hashlib.sha256(), 0, b""
-        with tempfile.NamedTemporaryFile(dir=self._root, prefix=".incoming-", delete=False) as incoming:
-            partial = Path(incoming.name)
-            try:
-                for chunk in chunks:
-                    size += len(chunk)
-                    if size > limit:
-                        raise VlmqError(
-                            ErrorCode.MEDIA_TOO_LARGE, f"The file has more than the {limit} bytes allowed.", param=param
-                        )
-                    digest.update(chunk)
-                    head += chunk[: HEAD_BYTES - len(head)]
+        try:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise VlmqError(
+                        ErrorCode.MEDIA_TOO_LARGE, f"The file has more than the {limit} bytes allowed.", param=param
+                    )
+                digest.update(chunk)
+                head += chunk[: HEAD_BYTES - len(head)]
+                with _disk():
                     incoming.write(chunk)
+            with _disk():
                 incoming.flush()
                 # A job that is accepted must still find its media after a power cut.
                 os.fsync(incoming.fileno())
+                incoming.close()
                 final = self.path(digest.hexdigest())
                 final.parent.mkdir(exist_ok=True)
                 partial.replace(final)
                 _sync(final.parent)
                 _sync(self._root)
-            except BaseException:
+        except BaseException:
+            # Closing writes what is still buffered, which a full disk refuses once more.
+            with suppress(OSError):
+                incoming.close()
+            with suppress(OSError):
                 partial.unlink(missing_ok=True)
-                raise
+            raise
         return StoredBytes(digest.hexdigest(), size, head)
 
     def delete(self, sha256: str) -> None:
         self.path(sha256).unlink(missing_ok=True)
+
+    def _remove_left_behind(self) -> None:
+        """Uploads whose process was killed. A folder that cannot be cleaned can still be read."""
+        oldest = time.time() - LEFT_BEHIND_S
+        with suppress(OSError):
+            for partial in self._root.glob(f"{INCOMING}*"):
+                with suppress(OSError):
+                    if partial.stat().st_mtime < oldest:
+                        partial.unlink()
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """What happens within is our disk's doing; an OSError of the upload's connection is not."""
+    try:
+        yield
+    except OSError as error:
+        log.exception("files cannot be stored", error=str(error))
+        raise VlmqError(ErrorCode.UNAVAILABLE, "The service cannot store files right now.") from error
 
 
 def _sync(folder: Path) -> None:

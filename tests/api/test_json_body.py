@@ -111,6 +111,26 @@ def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
     assert post(client, OPENING + b'"' + b"a" * 1000 + b'"}]}')[:2] == (413, "body_too_large")
 
 
+@pytest.mark.parametrize("chunk", [b"ZZ\r\n", b"5\r\n{    XX"], ids=["size", "end"])
+@pytest.mark.parametrize(
+    ("path", "content_type"), [("/v1/jobs", b"application/json"), ("/v1/files", b"image/png")], ids=["job", "file"]
+)
+def test_a_malformed_chunk_is_refused_and_ends_the_connection(
+    server: Server, path: str, content_type: bytes, chunk: bytes
+) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%s"
+            % (path.encode(), content_type, chunk)
+        )
+        answer = b"".join(iter(lambda: connection.recv(10_000), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nconnection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+
+
 def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(server: Server) -> None:
     parts = urlsplit(server.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:

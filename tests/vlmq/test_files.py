@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,3 +123,35 @@ def test_a_put_that_is_killed_leaves_no_content_under_a_hash(store: FileStore, t
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "files")], check=False)
     assert all(path.name.startswith(".incoming-") for path in kept(store))
+
+
+def test_a_folder_that_cannot_be_used_makes_the_service_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "files").write_bytes(b"not a folder")
+    with pytest.raises(VlmqError) as refusal:
+        FileStore(tmp_path / "files").put(chunks(), limit=10**6)
+    assert refusal.value.code is ErrorCode.UNAVAILABLE
+    assert str(tmp_path) not in refusal.value.message
+
+
+def test_a_full_disk_makes_the_service_unavailable_and_leaves_nothing(store: FileStore) -> None:
+    # A limit on the size of files fails a write as a full disk does.
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from vlmq.files import FileStore\n"
+        "from vlmq.errors import VlmqError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "try: FileStore(Path(sys.argv[1])).put([bytes(1000)] * 10, limit=10**6)\n"
+        "except VlmqError as error: sys.exit(error.code)"
+    )
+    folder = store.path("00").parent.parent
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == ErrorCode.UNAVAILABLE
+    assert kept(store) == []
+
+
+def test_uploads_left_behind_for_more_than_a_day_are_removed(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".incoming-old", tmp_path / ".incoming-fresh"
+    for partial, age_s in ((old, 25 * 3600), (fresh, 3600)):
+        partial.write_bytes(b"half")
+        os.utime(partial, (time.time() - age_s,) * 2)
+    FileStore(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [fresh.name]
