@@ -15,9 +15,12 @@ from api.json_body import StrictRequest, check_storable
 from api.schemas.answers import Problem
 from api.services import EXTENSION, make_services
 from vlmq.config import Settings
+from vlmq.errors import ErrorCode, VlmqError
 
 # What anybody may read; everything else asks for a key when there are keys.
 _OPEN = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs(/.*)?")
+# Query parameters that are lists.
+_REPEATABLE = frozenset({"status"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -73,5 +76,11 @@ def _before_and_after(app: Documented, settings: Settings) -> None:
 def _check_query(request: Request) -> None:
     values: dict[str, Any] = request.args.to_dict(flat=False)
     for name, texts in values.items():
+        shown = name[:64]
         for text in (name, *texts):
-            check_storable(text, name[:64])
+            check_storable(text, shown)
+        if len(texts) > 1 and name not in _REPEATABLE:
+            raise VlmqError(ErrorCode.INVALID_REQUEST, f"{shown}: Given more than once.", param=shown)
+        if request.method in ("POST", "DELETE") and request.url_rule is not None:
+            message = f"{shown}: Unknown field; this takes no query parameters."
+            raise VlmqError(ErrorCode.UNKNOWN_FIELD, message, param=shown)

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any, cast
 
 import gevent
@@ -19,6 +21,7 @@ from vlmq.config import Settings
 
 # Open connections of one process, most of them streams that wait.
 MAX_CONNECTIONS = 10_000
+METRICS = "vlmq-metrics-"
 # Streams and long polls end at once on SIGTERM; this is for what else is under way.
 GRACE_S = 5
 # A loop that stands still for this long is taken for hung.
@@ -31,13 +34,33 @@ def serve(settings: Settings) -> None:
     monkey.patch_all()
     # prometheus_client reads this when it is first imported, with the application. The folder is deleted in the
     # parent's last hook: a `with` would end in every child, too.
-    metrics_dir = tempfile.mkdtemp(prefix="vlmq-metrics-")
+    metrics_dir = _make_metrics_dir()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
     # It tells of every look at the schema, and /readyz looks often.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import api.app  # noqa: F401 - here, so that all processes share its memory
 
     _Server(settings, metrics_dir).run()  # type: ignore[no-untyped-call]
+
+
+def _make_metrics_dir() -> str:
+    """A folder on this machine, named for this process; those of processes that were killed are removed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{METRICS}*"):
+        owner = re.fullmatch(rf"{METRICS}(\d+)-.+", folder.name)
+        if owner is not None and not _is_another(int(owner[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{METRICS}{os.getpid()}-")
+
+
+def _is_another(pid: int) -> bool:
+    """Whether another process has this id now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return pid != os.getpid()
 
 
 class _Logger(Logger):

@@ -34,6 +34,16 @@ def test_every_error_has_one_form(client: FlaskClient, method: str, path: str, s
         assert "GET" in answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/jobs"), ("POST", "/v1/files"), ("DELETE", "/v1/jobs/job_0")]
+)
+def test_a_query_parameter_where_none_is_taken_is_refused(client: FlaskClient, method: str, path: str) -> None:
+    answer = client.open(f"{path}?wait=5", method=method)
+    assert answer.json is not None
+    assert answer.status_code == 422
+    assert (answer.json["error"]["code"], answer.json["error"]["param"]) == ("unknown_field", "wait")
+
+
 def test_an_unexpected_error_tells_nothing_but_its_request_id(app: Flask) -> None:
     def fail() -> str:
         raise RuntimeError("/secret/path")

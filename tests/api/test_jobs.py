@@ -139,6 +139,7 @@ def test_a_deleted_job_takes_its_stream_and_deliveries_along(
         ("limit=101", 422, "limit"),
         ("limit=x", 422, "limit"),
         ("status=done", 422, "status.0"),
+        ("limit=5&limit=6", 422, "limit"),
         ("created_after=yesterday", 422, "created_after"),
         ("created_after=2026-01-01T00:00:00", 422, "created_after"),
         ("created_after=0001-01-01T00:00:00%2b14:00", 422, "created_after"),

@@ -63,6 +63,22 @@ def own_server(tmp_path: Path, sqlite_template: Path, redis_url: str) -> Server:
     return start_server(tmp_path, tmp_path / "vlmq.db", redis_url)
 
 
+def test_metrics_of_a_killed_server_are_removed_by_the_next(
+    tmp_path: Path, sqlite_template: Path, redis_url: str
+) -> None:
+    shutil.copy(sqlite_template, tmp_path / "vlmq.db")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    folders = []
+    for _ in range(2):
+        server = start_server(tmp_path, tmp_path / "vlmq.db", redis_url, TMPDIR=str(temporary))
+        folders.append(list(temporary.glob("vlmq-metrics-*")))
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait(20)
+    ((first,), (second,)) = folders
+    assert first != second
+
+
 def test_sigterm_ends_streams_and_waits_and_then_the_process(own_server: Server) -> None:
     server = own_server
     try:
