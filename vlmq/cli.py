@@ -1,12 +1,18 @@
 """The command line, `vlmq`. Commands import what they need when they run, so that help texts and mistakes are quick."""
 
+import errno
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vlmq import __version__, cli_jobs, cli_parts
+from vlmq.cli_terminal import harmless
 from vlmq.errors import ExplainedError
+
+_OUTPUT_GONE = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 
 app = typer.Typer(
     name="vlmq",
@@ -38,8 +44,28 @@ def _options(
 
 def main() -> None:
     """Run a command; what its user can put right is told in one line, without a traceback."""
+    _open_closed_output()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except ExplainedError as error:
-        print(error, file=sys.stderr)
+        print(harmless(str(error)), file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _OUTPUT_GONE:
+            raise
+        # What is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _open_closed_output() -> None:
+    """Python has no streams where a shell closed theirs (`>&-`), and a file opened later would get their numbers."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlmq.cli_values import filled, finite
 from vlmq.errors import ExplainedError
 
 if TYPE_CHECKING:
@@ -26,16 +27,26 @@ def submit(
         typer.Argument(metavar='[FILE|URL]... "QUESTION"', help="Images and videos, and what to ask about them."),
     ],
     *,
-    image: Annotated[list[str] | None, typer.Option(help="A file or URL that is an image. Repeatable.")] = None,
-    video: Annotated[list[str] | None, typer.Option(help="A file or URL that is a video. Repeatable.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(callback=filled, help="A file or URL that is an image. Repeatable.")
+    ] = None,
+    video: Annotated[
+        list[str] | None, typer.Option(callback=filled, help="A file or URL that is a video. Repeatable.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before the question.")] = None,
-    model: Annotated[str | None, typer.Option(help="The served model; the first one unless given.")] = None,
+    model: Annotated[
+        str | None, typer.Option(callback=filled, help="The served model; the first one unless given.")
+    ] = None,
     num_frames: Annotated[int | None, typer.Option(min=1, help="Frames to take from each video.")] = None,
-    fps: Annotated[float | None, typer.Option(min=0, help="Frames a second to take from each video.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(callback=finite, min=0, help="Frames a second to take from each video.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Sample with this temperature.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(callback=finite, min=0, help="Sample with this temperature.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for sampling.")] = None,
-    webhook: Annotated[str | None, typer.Option(help="URL to call when the job has ended.")] = None,
+    webhook: Annotated[str | None, typer.Option(callback=filled, help="URL to call when the job has ended.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait.")] = False,
     json: Json = False,
     url: Url = DEFAULT_URL,
@@ -50,8 +61,12 @@ def submit(
 
     if num_frames is not None and fps is not None:
         raise ExplainedError("--num-frames and --fps exclude each other")
+    if fps == 0:
+        raise ExplainedError("--fps takes a number above 0")
     sampling = {name: value for name, value in (("num_frames", num_frames), ("fps", fps)) if value is not None}
     media, question = read_arguments(what, images=image or [], videos=video or [])
+    if sampling and not any(item.kind == "video" for item in media):
+        raise ExplainedError("--num-frames and --fps are for videos, and there is none; say --video FILE|URL")
     generation = {
         name: value
         for name, value in (
@@ -69,7 +84,7 @@ def submit(
             messages,
             model=model or _first_model(client),
             generation=generation or None,
-            webhook={"url": webhook} if webhook else None,
+            webhook={"url": webhook} if webhook is not None else None,
         )
         if detach:
             print_result(created, as_json=json)

@@ -37,7 +37,9 @@ def read_arguments(what: Sequence[str], *, images: Sequence[str], videos: Sequen
         elif _is_file(word):
             media.append(Media(_kind_of_file(Path(word)), path=Path(word)))
         elif " " not in word and PurePosixPath(word).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-            raise ExplainedError(f"there is no file {word}")
+            raise ExplainedError(_no_file(word))
+        elif not word.strip():
+            raise ExplainedError("the question is empty")
         else:
             questions.append(word)
     media += [_named(word, "image") for word in images]
@@ -65,9 +67,10 @@ def upload_parts(media: Sequence[Media], client: Client, sampling: Mapping[str, 
 
 def _named(word: str, kind: str) -> Media:
     if _is_url(word):
+        _url_path(word)
         return Media(kind, url=word)
     if not _is_file(word):
-        raise ExplainedError(f"there is no file {word}")
+        raise ExplainedError(_no_file(word))
     return Media(kind, path=Path(word))
 
 
@@ -82,8 +85,27 @@ def _is_file(word: str) -> bool:
         return False  # a long question, or one with a NUL, is no path
 
 
+def _no_file(word: str) -> str:
+    try:
+        path = Path(word)
+        if path.is_dir():
+            return f"{word} is a folder; name the files in it"
+        if path.exists():
+            return f"{word} is no regular file; write what it gives into one"
+    except (OSError, ValueError):
+        pass  # what cannot be a path names no file
+    return f"there is no file {word}"
+
+
+def _url_path(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        raise ExplainedError(f"{url} is no URL") from None
+
+
 def _kind_of_url(url: str) -> str:
-    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    suffix = PurePosixPath(_url_path(url)).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return "image"
     if suffix in VIDEO_SUFFIXES:

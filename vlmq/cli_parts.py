@@ -1,27 +1,28 @@
 """The commands that run the service or a part of it, and look after what it stands on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmq import cli_database
+from vlmq.cli_values import DATA_DIR_METAVAR, filled, folder
 from vlmq.errors import ExplainedError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from vlmq.config import ServedModel, Settings
 
-database_commands = typer.Typer(help="Look after the database's schema.", no_args_is_help=True)
+DataDirectory = Annotated[
+    Path | None,
+    typer.Option(parser=folder, metavar=DATA_DIR_METAVAR, help="The data directory of `vlmq serve`."),
+]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(api)
     app.command()(worker)
-    app.add_typer(database_commands, name="db")
+    app.add_typer(cli_database.commands, name="db")
     app.command()(doctor)
     app.command("webhook-secret")(webhook_secret)
     app.command()(healthcheck)
@@ -30,14 +31,24 @@ def register(app: typer.Typer) -> None:
 def serve(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model of the settings, a checkpoint's folder, or a repository on the hub. Repeatable."),
+        typer.Option(
+            callback=filled,
+            help="A model of the settings, a checkpoint's folder, or a repository on the hub. Repeatable.",
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    host: Annotated[
+        str | None, typer.Option(callback=filled, help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.  [default: 8000]")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where jobs, files, Redis and logs are kept.  [default: .vlmq]")
+        Path | None,
+        typer.Option(
+            parser=folder,
+            metavar=DATA_DIR_METAVAR,
+            help="Where jobs, files, Redis and logs are kept.  [default: .vlmq]",
+        ),
     ] = None,
     allow_private_urls: Annotated[
         bool,
@@ -102,74 +113,31 @@ def worker(
     raise typer.Exit(run_gpu(settings, model))
 
 
-@database_commands.command("upgrade")
-def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
-    """Bring the schema to the newest revision, or to one that is named."""
-    from migrations.schema import upgrade
-
-    with _database_engine() as engine:
-        upgrade(engine, revision)
-
-
-@database_commands.command("downgrade")
-def db_downgrade(
-    revision: Annotated[str, typer.Argument(help="A revision, or -1 for one step; base for none.")],
-) -> None:
-    """Take the schema back to an older revision. Data that has no place there is lost."""
-    from migrations.schema import downgrade
-
-    with _database_engine() as engine:
-        downgrade(engine, revision)
-
-
-@database_commands.command("current")
-def db_current(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Print the schema's revision; exits with 1 when it is not the newest."""
-    import json as jsonlib
-
-    from migrations.schema import current_revision, is_current
-
-    with _database_engine() as engine:
-        revision, newest = current_revision(engine), is_current(engine)
-    if json:
-        print(jsonlib.dumps({"revision": revision, "is_current": newest}))
-    else:
-        print(f"{revision or 'no schema yet'}{'' if newest else '; run `vlmq db upgrade`'}")
-    raise typer.Exit(0 if newest else 1)
-
-
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    data_dir: Annotated[Path | None, typer.Option(help="The data directory of `vlmq serve`.")] = None,
+    data_dir: DataDirectory = None,
 ) -> None:
     """Look for what is missing, and say what to do."""
     from vlmq.cli_tables import print_findings
-    from vlmq.config import get_settings
     from vlmq.doctor import examine
 
-    settings = get_settings()
-    if data_dir is not None:
-        settings = settings.model_copy(update={"data_dir": data_dir})
-    findings = examine(settings)
+    findings = examine(_settings(data_dir))
     print_findings(findings, as_json=json)
     raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
 
 def webhook_secret(
-    tenant: Annotated[str, typer.Option(help="Whose secret: a tenant of VLMQ_API_KEYS.")] = "default",
+    tenant: Annotated[str, typer.Option(callback=filled, help="Whose secret: a tenant of VLMQ_API_KEYS.")] = "default",
     new: Annotated[bool, typer.Option("--new", help="Make a new master secret for VLMQ_WEBHOOKS__SECRET.")] = False,
+    data_dir: DataDirectory = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the secret that verifies webhooks."""
     import json as jsonlib
 
-    from vlmq.config import get_settings
-    from vlmq.data_dir import with_own_secret
-    from vlmq.signing import new_master_secret, tenant_secrets
+    from vlmq.signing import new_master_secret
 
-    secrets = [new_master_secret()] if new else tenant_secrets(with_own_secret(get_settings()), tenant)
+    secrets = [new_master_secret()] if new else _tenant_secrets(_settings(data_dir), tenant)
     print(jsonlib.dumps({"secrets": secrets}) if json else "\n".join(secrets))
 
 
@@ -185,6 +153,26 @@ def healthcheck(
 
     settings = get_settings()
     raise typer.Exit(0 if (worker_is_well(settings) if worker else api_is_well(settings)) else 1)
+
+
+def _settings(data_dir: Path | None) -> "Settings":
+    from vlmq.config import get_settings
+
+    settings = get_settings()
+    return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
+
+
+def _tenant_secrets(settings: "Settings", tenant: str) -> list[str]:
+    from vlmq.data_dir import with_own_secret
+    from vlmq.signing import tenant_secrets
+
+    complete = with_own_secret(settings)
+    if complete.webhooks.secret is None:
+        raise ExplainedError(
+            "VLMQ_WEBHOOKS__SECRET is not set, and `vlmq serve` has made no secret in "
+            f"{settings.data_dir}; name its folder with --data-dir or VLMQ_DATA_DIR"
+        )
+    return tenant_secrets(complete, tenant)
 
 
 def _served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":
@@ -203,22 +191,3 @@ def _served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":
     raise ExplainedError(
         f"{name!r} is neither a model of the settings ({known}), nor a folder, nor an owner/name on the hub"
     )
-
-
-@contextmanager
-def _database_engine() -> Iterator["Engine"]:
-    from sqlalchemy.exc import OperationalError
-
-    from models.db import Database
-    from vlmq.config import get_settings
-
-    settings = get_settings()
-    if not settings.database_url:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(settings.sqlalchemy_url)
-    try:
-        yield database.engine
-    except OperationalError as error:
-        raise ExplainedError(f"the database cannot be used: {str(error.orig).strip()}") from None
-    finally:
-        database.dispose()

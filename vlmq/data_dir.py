@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from vlmq.config import Settings
 from vlmq.errors import ExplainedError
-from vlmq.signing import new_master_secret
+from vlmq.signing import is_secret, new_master_secret
 
 # The kernel takes 108 bytes for the path of a Unix socket.
 MAX_SOCKET_PATH = 100
@@ -44,7 +45,7 @@ class DataDir:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process alone; the kernel lets go when the process ends, however it does."""
-        with (self.root / "serve.lock").open("a+") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -55,6 +56,13 @@ class DataDir:
             lock.write(str(os.getpid()))
             lock.flush()
             yield
+
+    def _lock_file(self) -> TextIO:
+        path = self.root / "serve.lock"
+        try:
+            return path.open("a+")
+        except OSError as error:
+            raise DataDirError(f"{path} cannot be used: {error.strerror}; remove it") from None
 
     @property
     def socket(self) -> Path:
@@ -70,22 +78,48 @@ class DataDir:
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def master_secret(self) -> str | None:
-        """The secret that signs webhooks here, if one has been made."""
+        """The secret that signs webhooks here, if one has been made.
+
+        Raises:
+            DataDirError: its file does not hold one.
+        """
         path = self.root / "webhook.secret"
-        return path.read_text(encoding="ascii").strip() if path.exists() else None
+        try:
+            secret = path.read_text(encoding="ascii").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DataDirError(f"{path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            secret = ""
+        if not is_secret(secret):
+            raise DataDirError(f"{path} holds no webhook secret; restore it, or remove it to have a new one made")
+        return secret
 
     def make_master_secret(self) -> None:
         """Make the secret that signs webhooks here, the first time."""
         path = self.root / "webhook.secret"
-        if not path.exists():
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        if path.exists():
+            return
+        # Under its name only when it is whole: a start that is cut short leaves no half of a secret.
+        unfinished = path.with_suffix(".new")
+        try:
+            unfinished.unlink(missing_ok=True)
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(new_master_secret() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise DataDirError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def with_own_secret(settings: Settings) -> Settings:
     """The settings with the secret that `vlmq serve` made here, unless they name one."""
+    if settings.webhooks.secret is not None:
+        return settings
     secret = DataDir(settings.data_dir).master_secret()
-    if settings.webhooks.secret is not None or secret is None:
+    if secret is None:
         return settings
     return settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"secret": SecretStr(secret)})})
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from migrations.schema import current_revision, is_current
+from migrations.schema import current_revision, is_current, is_known
 from models.db import Database
 from vlmq.config import ServedModel, Settings
-from vlmq.data_dir import DataDir, with_own_secret
+from vlmq.data_dir import DataDir, DataDirError, with_own_secret
 from vlmq.finding import Finding
 
 OLDEST_REDIS = 7
@@ -41,7 +41,12 @@ def _model(subject: str, model: ServedModel) -> Finding:
 
 
 def look_at_secrets(settings: Settings) -> Iterator[Finding]:
-    if with_own_secret(settings).webhooks.secret is None:
+    try:
+        secret = with_own_secret(settings).webhooks.secret
+    except DataDirError as error:
+        yield Finding("webhooks", "fail", str(error))
+        return
+    if secret is None:
         advice = "`vlmq serve` makes one; for parts that run alone: VLMQ_WEBHOOKS__SECRET=$(vlmq webhook-secret --new)"
         yield Finding("webhooks", "warn", "no signing secret yet", advice)
     else:
@@ -57,12 +62,15 @@ def look_at_database(settings: Settings) -> Finding:
     database = Database(url)
     try:
         revision, newest = current_revision(database.engine), is_current(database.engine)
+        known = is_known(database.engine)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return Finding("database", "fail", f"does not answer: {reason}", "check DATABASE_URL and the server")
     finally:
         database.dispose()
     kind = database.engine.dialect.name
+    if not known:
+        return Finding("database", "fail", f"{kind}, schema {revision}, made by a newer vlmq", "run that version")
     if not newest:
         return Finding("database", "fail", f"{kind}, schema {revision or 'missing'}, not the newest", "vlmq db upgrade")
     return Finding("database", "ok", f"{kind}, schema {revision}")

@@ -71,6 +71,8 @@ def look_at_gpu() -> Iterator[Finding]:
 
 
 def look_at_disk(root: Path) -> Finding:
+    if root.exists() and not root.is_dir():
+        return Finding("disk", "fail", f"{root} is not a folder", "name another --data-dir")
     existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     message = f"{free / GIB:.1f} GiB free for {root}"

@@ -13,7 +13,7 @@ from types import FrameType
 import requests
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from migrations.schema import upgrade
 from models.db import Database, utc_now
@@ -130,7 +130,7 @@ class _Stack:
     def _upgrade_database(self) -> None:
         try:
             upgrade(self.database.engine)
-        except OperationalError as error:
+        except DBAPIError as error:
             raise CannotServeError(f"the database cannot be used: {str(error.orig).strip()}") from None
 
     def _drain(self) -> None:

@@ -29,6 +29,15 @@ def new_master_secret() -> str:
     return _encode(random_source.token_bytes(32))
 
 
+def is_secret(text: str) -> bool:
+    """Whether it has the form of a secret."""
+    try:
+        _decode(text, "")
+    except ConfigurationError:
+        return False
+    return True
+
+
 def tenant_secrets(settings: Settings, tenant: str) -> list[str]:
     """The secrets that sign for this tenant: the current one, and after it the previous one while it is set.
 

@@ -9,6 +9,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from vlmq.config import environment_with
+from vlmq.data_dir import DataDir
 from vlmq.free_port import free_port
 
 HEAVY = ("torch", "transformers", "flask", "sqlalchemy", "celery", "redis", "requests", "alembic", "numpy")
@@ -117,21 +118,18 @@ def test_submit_sends_what_the_options_say(httpserver: HTTPServer, tmp_path: Pat
     }
 
 
-def test_the_schema_is_made_shown_and_taken_back(tmp_path: Path) -> None:
-    place = {"DATABASE_URL": f"sqlite:///{tmp_path / 'a.db'}"}
-    assert run("db", "current", **place).stdout == "no schema yet; run `vlmq db upgrade`\n"
-    assert run("db", "upgrade", **place).returncode == 0
-    current = run("db", "current", "--json", **place)
-    assert (current.returncode, json.loads(current.stdout)["is_current"]) == (0, True)
-    assert run("db", "downgrade", "base", **place).returncode == 0
-    assert run("db", "current", **place).returncode == 1
-
-
 def test_a_webhook_secret_needs_a_master_and_differs_by_tenant(tmp_path: Path) -> None:
     place = {"VLMQ_DATA_DIR": str(tmp_path)}
     without = run("webhook-secret", **place)
     assert without.returncode == 1 and without.stderr.startswith("VLMQ_WEBHOOKS__SECRET is not set")
+    assert "VLMQ_DATA_DIR" in without.stderr
     master = run("webhook-secret", "--new", **place).stdout.strip()
     secrets = [run("webhook-secret", "--tenant", t, VLMQ_WEBHOOKS__SECRET=master, **place).stdout for t in ("a", "b")]
     assert all(secret.startswith("whsec_") for secret in secrets)
     assert len({master + "\n", *secrets}) == 3
+
+
+def test_the_secret_of_another_data_directory_can_be_asked_for(tmp_path: Path) -> None:
+    DataDir(tmp_path).make_master_secret()
+    done = run("webhook-secret", "--data-dir", str(tmp_path))
+    assert (done.returncode, done.stdout[:6]) == (0, "whsec_"), done.stderr

@@ -89,3 +89,15 @@ def test_the_command_fails_when_a_finding_does(tmp_path: Path) -> None:
     done = run("doctor", VLMQ_DATA_DIR=str(tmp_path), VLMQ_MODELS=models)
     assert done.returncode == 1
     assert "there is no folder /nowhere" in done.stdout
+
+
+def test_a_data_directory_that_is_a_file_fails(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = finding(settings.model_copy(update={"data_dir": tmp_path / "file"}), "disk")
+    assert (found.level, found.message) == ("fail", f"{tmp_path / 'file'} is not a folder")
+
+
+def test_a_damaged_secret_fails(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "webhook.secret").write_bytes(b"\xff")
+    assert finding(settings, "webhooks").level == "fail"

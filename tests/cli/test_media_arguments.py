@@ -1,5 +1,6 @@
 """How `vlmq submit` tells media from the question."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_options_say_what_a_url_without_suffix_is() -> None:
         (["cat.jpg", "What?"], "there is no file cat.jpg"),
         (["What?", "Why?"], "takes one question"),
         (["https://a.example/a.png"], "what is the question"),
+        ([""], "the question is empty"),
     ],
 )
 def test_mistakes_are_explained(words: list[str], said: str) -> None:
@@ -56,3 +58,20 @@ def test_a_file_that_is_neither_image_nor_video_is_refused_with_what_it_is(tmp_p
 def test_a_very_long_question_is_no_file() -> None:
     question = "why " * 5000
     assert read_arguments([question], images=[], videos=[]) == ([], question)
+
+
+@pytest.mark.parametrize("images", [[], ["http://[bad"]])
+def test_a_malformed_url_is_refused(images: list[str]) -> None:
+    words = ["What?"] if images else ["http://[bad/x.png", "What?"]
+    with pytest.raises(ExplainedError, match="is no URL"):
+        read_arguments(words, images=images, videos=[])
+
+
+def test_a_folder_and_a_pipe_are_said_to_be_what_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    with pytest.raises(ExplainedError, match="is a folder"):
+        read_arguments(["What?"], images=[str(tmp_path)], videos=[])
+    for words, images in ((["What?"], [str(pipe)]), ([str(pipe), "What?"], [])):
+        with pytest.raises(ExplainedError, match="is no regular file"):
+            read_arguments(words, images=images, videos=[])

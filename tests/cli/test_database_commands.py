@@ -1,0 +1,68 @@
+"""`vlmq db`: the schema made, shown, taken back, and what it says of databases that it cannot use."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.cli.test_command_line import run
+from vlmq.cli import app
+from vlmq.config import get_settings
+from vlmq.errors import ExplainedError
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "a.db"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
+    get_settings.cache_clear()
+    yield path
+    get_settings.cache_clear()
+
+
+def db(*arguments: str) -> str:
+    """What a command prints; its refusal is raised."""
+    done = CliRunner().invoke(app, ["db", *arguments])
+    if isinstance(done.exception, ExplainedError):
+        raise done.exception
+    return done.output
+
+
+def test_the_schema_is_made_shown_and_taken_back(tmp_path: Path) -> None:
+    place = {"DATABASE_URL": f"sqlite:///{tmp_path / 'a.db'}"}
+    assert run("db", "current", **place).stdout == "no schema yet; run `vlmq db upgrade`\n"
+    assert run("db", "upgrade", **place).returncode == 0
+    current = run("db", "current", "--json", **place)
+    assert (current.returncode, json.loads(current.stdout)["is_current"]) == (0, True)
+    assert run("db", "downgrade", "base", **place).returncode == 0
+    assert run("db", "current", **place).returncode == 1
+
+
+def test_one_step_back_is_minus_one(database: Path) -> None:
+    db("upgrade")
+    db("downgrade", "-1")
+    assert db("current") == "no schema yet; run `vlmq db upgrade`\n"
+
+
+@pytest.mark.parametrize("command", ["upgrade", "downgrade"])
+def test_an_unknown_revision_is_refused(database: Path, command: str) -> None:
+    with pytest.raises(ExplainedError, match="revision 'nonsense': Can't locate"):
+        db(command, "nonsense")
+
+
+def test_a_database_of_a_newer_vlmq_is_said_to_be_one(database: Path) -> None:
+    db("upgrade")
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'later'")
+    with pytest.raises(ExplainedError, match="made by a newer vlmq"):
+        db("upgrade")
+    assert db("current") == "later; made by a newer vlmq, run that version\n"
+
+
+def test_a_file_that_is_no_database_is_refused(database: Path) -> None:
+    database.write_text("no database " * 100)
+    with pytest.raises(ExplainedError, match="file is not a database"):
+        db("current")
