@@ -43,9 +43,7 @@ class ServedModel(BaseModel):
     max_in_flight: PositiveInt = Field(
         2, description="jobs that one worker holds at once; one runs while the next loads its media"
     )
-    default_num_frames: PositiveInt = Field(
-        8, description="frames of a video when the job names neither number nor rate"
-    )
+    default_num_frames: PositiveInt = Field(8, description="frames of a video when the job names no number and no rate")
     max_frames: PositiveInt = Field(128, description="frames of one video at most")
     modalities: frozenset[Literal["text", "image", "video"]] = frozenset({"text", "image", "video"})
 
@@ -86,9 +84,7 @@ class Timing(BaseModel):
     lease_s: PositiveFloat = Field(30.0, description="a worker that does not renew for this long has lost its jobs")
     heartbeat_s: PositiveFloat = Field(3.0, description="how often a worker renews its leases")
     reconcile_s: PositiveFloat = Field(2.0, description="how often lost doorbells and expired leases are looked for")
-    drain_s: PositiveFloat = Field(
-        3.0, description="how long running jobs may finish after SIGTERM, before they go back"
-    )
+    drain_s: PositiveFloat = Field(3.0, description="how long jobs may run on after SIGTERM before they go back")
     stall_s: PositiveFloat = Field(300.0, description="an engine without a step for this long is taken for hung")
     sse_heartbeat_s: PositiveFloat = 15.0
     max_wait_s: PositiveFloat = Field(60.0, description="the longest `?wait=`")
@@ -133,9 +129,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("REDIS_URL", "VLMQ_REDIS_URL"),
         description="redis://, rediss:// or unix://; `vlmq serve` starts its own unless set",
     )
-    hf_token: SecretStr | None = Field(
-        None, validation_alias="HF_TOKEN", description="for gated repositories on the hub"
-    )
+    hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN", description="for gated checkpoints")
 
     models: dict[str, ServedModel] = Field(
         default_factory=lambda: {BUNDLED_MODEL: ServedModel(checkpoint=str(BUNDLED_CHECKPOINT))},
@@ -179,9 +173,7 @@ class Settings(BaseSettings):
         if not self.models:
             raise ValueError('VLMQ_MODELS names no model; it takes {"name": {"checkpoint": "…"}}')
         if bad := [name for name in self.models if not re.fullmatch(r"(?!.*\.\.)[a-zA-Z0-9][\w./-]*", name, re.ASCII)]:
-            raise ValueError(
-                f"VLMQ_MODELS cannot name a model {bad[0]!r}; it takes letters, digits and . _ - / without .."
-            )
+            raise ValueError(f"VLMQ_MODELS cannot name a model {bad[0]!r}; letters, digits and . _ - / without .. can")
         if self.timing.heartbeat_s * 2 > self.timing.lease_s:
             raise ValueError("VLMQ_TIMING__LEASE_S must be at least twice VLMQ_TIMING__HEARTBEAT_S")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):

@@ -30,7 +30,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("VLMQ_MODELS", "{}", "VLMQ_MODELS names no model"),
         ("VLMQ_MODELS", '{"tiny": {}}', "VLMQ_MODELS__TINY__CHECKPOINT: "),
         ("VLMQ_MODELS", '{"tiny": {"checkpoint": "x", "device": "tpu"}}', "VLMQ_MODELS__TINY__DEVICE: "),
-        ("VLMQ_MODELS", '{"": {"checkpoint": "x"}}', "VLMQ_MODELS cannot name a model ''; it takes letters"),
+        ("VLMQ_MODELS", '{"": {"checkpoint": "x"}}', "VLMQ_MODELS cannot name a model ''; letters, digits"),
         ("VLMQ_MODELS", '{"../x": {"checkpoint": "x"}}', "VLMQ_MODELS cannot name a model '../x'"),
         ("VLMQ_MODELS", '{"a/../x": {"checkpoint": "x"}}', "VLMQ_MODELS cannot name a model 'a/../x'"),
         ("VLMQ_MODELS", '{"a b": {"checkpoint": "x"}}', "VLMQ_MODELS cannot name a model 'a b'"),
