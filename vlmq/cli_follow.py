@@ -57,7 +57,7 @@ class _Screen:
         if self._silent:
             return
         if event.attempt != self._attempt:
-            if self._text:
+            if self._text and not event.is_final:
                 self.end_line()
                 self._told.print("[yellow]the worker was lost; the answer begins anew[/]")
             self._attempt, self._text = event.attempt, ""
