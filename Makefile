@@ -29,7 +29,7 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	@test -x $(PY) || { echo "making $(VENV) and installing; this downloads a few gigabytes the first time"; \
 		"$(PYTHON)" -m venv $(VENV); }
 	@if $(PY) -m pip install --quiet uv==$(UV_VERSION); \
-		then $(PY) -m uv pip install --quiet --python $(PY) -r requirements/dev.txt; \
+		then $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) -r requirements/dev.txt; \
 		else $(PY) -m pip install --quiet -r requirements/dev.txt; fi
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -126,9 +126,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast | None = None) -> Qwen3VLP
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    images = Qwen2VLImageProcessor(
-        size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}, **numbers
-    )
+    images = Qwen2VLImageProcessor(size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}, **numbers)
     videos = Qwen3VLVideoProcessor(
         # For a video these limits are for all frames together; the cap is for one frame.
         size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS * 768},
@@ -231,9 +229,7 @@ def make_model(config: Qwen3VLConfig) -> Qwen3VLForConditionalGeneration:
     return model
 
 
-def save(
-    model: Qwen3VLForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path = HOME
-) -> None:
+def save(model: Qwen3VLForConditionalGeneration, processor: Qwen3VLProcessor, folder: Path = HOME) -> None:
     """Write everything that `from_pretrained` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -33,6 +33,7 @@ from checkpoints.scenes import (
     random_clip,
     random_scene,
 )
+from checkpoints.things import held_out
 
 ASPECTS = ((1, 1),) * 10 + ((4, 3),) * 6 + ((16, 9),) * 2 + ((3, 4), (3, 4), (3, 2), (9, 16))
 FRAME_COUNTS = (8, 8, 8, 8, 8, 4, 5, 6, 10, 12, 16)
@@ -45,7 +46,7 @@ class Plan:
     family: str
     rows: int
     seed: int
-    unseen: bool = False
+    unseen: bool | None = False
     square: bool = False
     single: bool = False  # only scenes of one thing
     jitter: float = 0.035
@@ -88,6 +89,20 @@ def cells(scene: Scene, rows: int, columns: int, size: tuple[int, int], motion: 
             0 if index else motion,
         )
     return found.reshape(-1, 5)
+
+
+def alike(scenes: list[Scene], rng: Random, unseen: bool | None) -> list[Scene]:
+    """Scenes of several images in which things share one colour, unless that is `held_out`."""
+    color = rng.choice([thing.color for scene in scenes for thing in scene.things])
+    changed = [
+        replace(
+            scene,
+            things=tuple(replace(t, color=color, rgb=COLORS[color]) for t in scene.things),
+        )
+        for scene in scenes
+    ]
+    held = any(held_out(t.color, t.shape, t.place) for s in changed for t in s.things)
+    return scenes if held and not unseen else changed
 
 
 class Writer:
@@ -155,6 +170,8 @@ class Writer:
                 )
                 for _ in range(number)
             ]
+            if number > 1 and rng.random() < plan.twins:
+                scenes = alike(scenes, rng, plan.unseen)
             ask = questions.images_questions
             asked = ask(scenes, rng) if number > 1 else questions.image_questions(scenes[0], rng)
             drawn = [shrink(s.draw(canvas, 1), height, width, rng, lossy) for s in scenes]

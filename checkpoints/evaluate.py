@@ -34,6 +34,9 @@ from checkpoints.scenes import Clip, Scene, random_clip, random_scene
 
 SIZES = ((512, 512), (512, 512), (640, 480), (640, 480), (256, 256), (1280, 720), (480, 640))
 CLIP_SIZES = ((320, 240), (256, 256))
+COLUMNS = (
+    "kind", "family", "n", "exact_match", "unseen_combinations", "swapped_media", "chance",
+)  # fmt: skip
 GOAL = 0.95
 BATCH = 20
 
@@ -66,24 +69,25 @@ def _film(rng: Random, clip: Clip, folder: Path) -> Video:
     return read_mp4(folder / "clip.mp4")
 
 
-def make_item(rng: Random, kind: str, folder: Path) -> Item:
-    """A question of `kind` about unseen media, which went through files."""
+def make_item(rng: Random, kind: str, folder: Path, unseen: bool | None = None) -> Item:
+    """A question of `kind` about new media, which went through files.
+
+    With `unseen` they hold a combination of colour, shape and place that training never drew.
+    """
     family = KINDS[kind][0]
     while True:
         scenes: list[Scene] = []
-        clip = random_clip(rng, unseen=True)
+        clip = random_clip(rng, unseen=unseen)
         if family == "text":
             asked = questions.text_questions(rng)
         elif family == "video":
             asked = questions.clip_questions(clip, rng)
         elif family == "images":
             number = rng.choice((2, 2, 3))
-            scenes = [
-                random_scene(rng, things=rng.choice((1, 1, 2)), unseen=True) for _ in range(number)
-            ]
+            scenes = [random_scene(rng, things=rng.choice((1, 1, 2)), unseen=unseen) for _ in range(number)]
             asked = questions.images_questions(scenes, rng)
         else:
-            scenes = [random_scene(rng, unseen=True)]
+            scenes = [random_scene(rng, unseen=unseen)]
             asked = questions.image_questions(scenes[0], rng)
         fitting = [q for q in asked if q.kind == kind]
         if fitting:
@@ -114,10 +118,7 @@ class Model:
     @torch.inference_mode()
     def answer(self, items: Sequence[Item]) -> list[str]:
         """Greedy answers to a batch of questions."""
-        prompts = [
-            self.processor.apply_chat_template(messages(i), add_generation_prompt=True)
-            for i in items
-        ]
+        prompts = [self.processor.apply_chat_template(messages(i), add_generation_prompt=True) for i in items]
         media = [m for item in items for m in item.media]
         videos = [m for m in media if isinstance(m, Video)]
         options: dict[str, Any] = {}
@@ -135,27 +136,32 @@ class Model:
         return texts
 
 
+def exact(model: Model, asked: Sequence[Item]) -> float:
+    """Share of answers that equal the truth letter by letter."""
+    right = 0
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        truth = [item.question.answer for item in part]
+        right += sum(a == t for a, t in zip(model.answer(part), truth, strict=True))
+    return right / len(asked)
+
+
 def measure(model: Model, kind: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Accuracy of one kind: with its own media, with another item's, and by guessing."""
+    """Accuracy of one kind: on new scenes, on new combinations, and by guessing."""
+    family, guess = KINDS[kind]
     rng = Random(f"{kind} {seed}")
     items = [make_item(rng, kind, folder) for _ in range(count)]
-    others = [Item(i.question, o.media) for i, o in zip(items, items[1:] + items[:1])]
-    right, swapped = 0, 0
-    for start in range(0, count, BATCH):
-        part = items[start : start + BATCH]
-        truth = [i.question.answer for i in part]
-        right += sum(a == t for a, t in zip(model.answer(part), truth))
-        if KINDS[kind][0] != "text":
-            given = model.answer(others[start : start + BATCH])
-            swapped += sum(a == t for a, t in zip(given, truth))
-    common = Counter(i.question.answer for i in items).most_common(1)[0][1]
-    return {
-        "family": KINDS[kind][0],
-        "n": count,
-        "exact_match": right / count,
-        "swapped": None if KINDS[kind][0] == "text" else swapped / count,
-        "chance": max(KINDS[kind][1], common / count),
-    }
+    common = Counter(item.question.answer for item in items).most_common(1)[0][1]
+    marks = {"family": family, "n": count, "exact_match": exact(model, items)}
+    if family != "text":
+        strict = [make_item(rng, kind, folder, unseen=True) for _ in range(count)]
+        others = items[1:] + items[:1]
+        swapped = [Item(i.question, o.media) for i, o in zip(items, others, strict=True)]
+        marks |= {
+            "unseen_combinations": exact(model, strict),
+            "swapped_media": exact(model, swapped),
+        }
+    return {**marks, "chance": max(guess, common / count)}
 
 
 def main() -> int:
@@ -166,14 +172,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=HOME)
     options = parser.parse_args()
     count = 20 if options.quick else 100
-    model, table = Model(options.folder), Table("kind", "family", "n", "exact", "swapped", "chance")
+    model, table = Model(options.folder), Table(*COLUMNS)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in track(KINDS, "asking"):
             marks = found[kind] = measure(model, kind, count, options.seed, Path(folder))
-            swapped = "" if marks["swapped"] is None else f"{marks['swapped']:.1%}"
-            exact, chance = f"{marks['exact_match']:.1%}", f"{marks['chance']:.0%}"
-            table.add_row(kind, marks["family"], str(count), exact, swapped, chance)
+            shares = [marks.get(m) for m in COLUMNS[3:]]
+            cells = ["" if share is None else f"{share:.1%}" for share in shares]
+            table.add_row(kind, marks["family"], str(count), *cells)
     Console().print(table)
     if not options.quick:
         (options.folder / "accuracy.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -36,9 +36,9 @@ class CellHead(nn.Module):
         scores = self.read(seen).float().split(LABELS, dim=-1)
         # Most tokens look at nothing; the others count more.
         weight = torch.where(cells[:, 0] > 0, 1.0, 0.3)
-        losses = [F.cross_entropy(s, c, reduction="none") for s, c in zip(scores, cells.T)]
+        losses = [F.cross_entropy(s, c, reduction="none") for s, c in zip(scores, cells.T, strict=False)]
         loss = (sum(losses, torch.zeros(())) * weight).sum() / weight.sum()
-        right = torch.stack([s.argmax(-1) == c for s, c in zip(scores, cells.T)]).all(0)
+        right = torch.stack([s.argmax(-1) == c for s, c in zip(scores, cells.T, strict=False)]).all(0)
         taken = cells[:, 0] > 0
         return loss, right[taken].float().mean()
 
@@ -69,9 +69,7 @@ def see(model: Qwen3VLForConditionalGeneration, patches: Tensor, grid: tuple[int
         mixed = attention.qkv(normed).unflatten(-1, (3, attention.num_heads, -1))
         query, key, value = mixed.unbind(2)
         query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
-        looked = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        )
+        looked = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         hidden = hidden + attention.proj(looked.transpose(1, 2).flatten(2))
         hidden = hidden + block.mlp(block.norm2(hidden))
     tokens: Tensor = visual.merger(hidden.flatten(0, 1))
@@ -85,9 +83,7 @@ def branch_mask(branch: Tensor) -> Tensor:
     return (((yours == 0) | (mine == yours)) & past)[:, None]
 
 
-def hidden_states(
-    model: Qwen3VLForConditionalGeneration, batch: dict[str, Any], seen: Tensor | None
-) -> Tensor:
+def hidden_states(model: Qwen3VLForConditionalGeneration, batch: dict[str, Any], seen: Tensor | None) -> Tensor:
     """Last hidden states (rows, length, width) for a batch of `batches.collate`, as tensors."""
     ids = batch["ids"]
     embedded = model.get_input_embeddings()(ids)
@@ -108,8 +104,7 @@ def hidden_states(
 def tensors(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The arrays of a batch as tensors; the patches' pixels in -1..1."""
     moved = {
-        name: torch.from_numpy(value).to(device) if hasattr(value, "dtype") else value
-        for name, value in batch.items()
+        name: torch.from_numpy(value).to(device) if hasattr(value, "dtype") else value for name, value in batch.items()
     }
     if "patches" in moved:
         moved["patches"] = moved["patches"].float() / 127.5 - 1
@@ -140,9 +135,7 @@ def judge(batch: dict[str, Any], right: Tensor) -> list[tuple[str, bool]]:
     wanted = batch["weight"][:, 1:] > 0
     asked = batch["asked"][:, 1:][wanted]
     row = wanted.nonzero()[:, 0]
-    wrong = {
-        (r, a) for r, a, ok in zip(row.tolist(), asked.tolist(), right.tolist()) if a and not ok
-    }
+    wrong = {(r, a) for r, a, ok in zip(row.tolist(), asked.tolist(), right.tolist(), strict=False) if a and not ok}
     return [
         (kind, (r, number) not in wrong)
         for r, kinds in enumerate(batch["kinds"])

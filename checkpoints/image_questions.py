@@ -38,7 +38,7 @@ def image_questions(scene: Scene, rng: Random) -> list[Question]:
     if len(things) < 4 or rng.random() < 0.6:
         found.append(_what_at(things, rng))
     found += _about_one(things, rng)
-    return found + _about_two(things, rng)
+    return found + _about_two(things, rng) + _about_two(things, rng)
 
 
 def _what_at(things: Sequence[Thing], rng: Random) -> Question:
@@ -137,12 +137,7 @@ def _about_one(things: Sequence[Thing], rng: Random) -> list[Question]:
 
 def _about_two(things: Sequence[Thing], rng: Random) -> list[Question]:
     """Which of two things is larger or smaller, where their sizes differ."""
-    pairs = [
-        (one, two)
-        for one in things
-        for two in things
-        if one.size != two.size and one.name != two.name
-    ]
+    pairs = [(one, two) for one in things for two in things if one.size != two.size and one.name != two.name]
     if not pairs:
         return []
     one, two = rng.choice(pairs)

@@ -28,9 +28,7 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(Optimizer):
     """For matrices only; `lr` is the change of a square matrix's singular values per step."""
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.0
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.0) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
@@ -51,6 +49,6 @@ class Muon(Optimizer):
                     average.lerp_(gradient, 1 - group["momentum"])
                     pushed.append(gradient.lerp(average, group["momentum"]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for matrix, change in zip(matrices, orthogonal(torch.stack(pushed))):
+                for matrix, change in zip(matrices, orthogonal(torch.stack(pushed)), strict=False):
                     matrix.mul_(1 - group["lr"] * group["decay"])
                     matrix.add_(change, alpha=-group["lr"] * scale)

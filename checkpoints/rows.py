@@ -41,9 +41,7 @@ class Row:
     kinds: list[str] = field(default_factory=list)
     now: int = 0  # next position of the rotary embedding
 
-    def add(
-        self, ids: Sequence[int], branch: int, weight: float = 0.0, judged: bool = False
-    ) -> None:
+    def add(self, ids: Sequence[int], branch: int, weight: float = 0.0, judged: bool = False) -> None:
         """Append text tokens; `weight` above 0 makes them targets."""
         self.ids += ids
         self.branch += [branch] * len(ids)
@@ -63,9 +61,7 @@ class Row:
         self.now += max(rows, columns)
 
 
-def collate(
-    rows: list[Row], frames: list[Bytes], labels: list[Ints], grid: tuple[int, int]
-) -> dict[str, Any]:
+def collate(rows: list[Row], frames: list[Bytes], labels: list[Ints], grid: tuple[int, int]) -> dict[str, Any]:
     """Arrays of rows padded on the right.
 
     ids, branch, asked (rows, length) int64; places (3, rows, length); weight (rows, length)
@@ -73,9 +69,7 @@ def collate(
     """
     length = -(-max(len(row.ids) for row in rows) // 8) * 8
     shape = (len(rows), length)
-    arrays: dict[str, Any] = {
-        name: np.zeros(shape, dtype=np.int64) for name in ("ids", "branch", "asked")
-    }
+    arrays: dict[str, Any] = {name: np.zeros(shape, dtype=np.int64) for name in ("ids", "branch", "asked")}
     arrays["weight"] = np.zeros(shape, dtype=np.float32)
     places = np.zeros((*shape, 3), dtype=np.int64)
     for index, row in enumerate(rows):

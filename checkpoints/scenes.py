@@ -69,14 +69,14 @@ def random_scene(
     rng: Random,
     *,
     things: int | None = None,
-    unseen: bool = False,
+    unseen: bool | None = None,
     jitter: float = JITTER,
     twins: float = 0.0,
 ) -> Scene:
     """A scene of `things` things (1 to 4; at random when None).
 
-    Training scenes (`unseen=False`) never hold a `held_out` combination; a scene for
-    evaluation (`unseen=True`) holds at least one. `twins`: see `twin`.
+    Training scenes (`unseen=False`) never hold a `held_out` combination; with `unseen=True`
+    they hold at least one; None leaves it to chance. `twins`: see `twin`.
     """
     count = things or rng.choice((1, 1, 2, 2, 2, 3, 3, 4))
     while True:
@@ -85,7 +85,7 @@ def random_scene(
         else:
             places = sorted(rng.sample(CORNERS, count), key=CORNERS.index)
         found = twin(rng, [random_thing(rng, place, jitter) for place in places], twins)
-        if any(held_out(t.color, t.shape, t.place) for t in found) == unseen:
+        if unseen in (None, any(held_out(t.color, t.shape, t.place) for t in found)):
             return Scene(tuple(found), random_background(rng))
 
 
@@ -117,7 +117,7 @@ class Clip:
                 *others,
             )
         elif self.event == "appear":
-            shown = tuple(t for t, since in zip(self.things, self.times) if moment >= since)
+            shown = tuple(t for t, since in zip(self.things, self.times, strict=False) if moment >= since)
         else:
             changed = self.turns if self.turns and moment >= self.times[0] else first
             shown = (changed, *others)
@@ -129,9 +129,7 @@ class Clip:
         return np.stack([np.asarray(self.at(m).draw(size, supersample)) for m in moments])
 
 
-def random_clip(
-    rng: Random, event: str | None = None, *, unseen: bool = False, twins: float = 0.0
-) -> Clip:
+def random_clip(rng: Random, event: str | None = None, *, unseen: bool | None = None, twins: float = 0.0) -> Clip:
     """A clip; `unseen` as in `random_scene` (for "move", the direction takes the place's part)."""
     event = event or rng.choice(("move", "move", "appear", "change"))
     while True:
@@ -140,8 +138,8 @@ def random_clip(
             one, two = clip.things
             clip = replace(clip, things=(one, replace(two, color=one.color, rgb=one.rgb)))
         spots = [clip.direction or t.place for t in clip.things]
-        found = zip(clip.things, spots)
-        if any(held_out(t.color, t.shape, spot) for t, spot in found) == unseen:
+        found = zip(clip.things, spots, strict=False)
+        if unseen in (None, any(held_out(t.color, t.shape, spot) for t, spot in found)):
             return clip
 
 

@@ -29,14 +29,11 @@ class Schedule:
         if step < self.see:
             jitter = 0.035 * min(1, step / (0.5 * self.see))
             square = step < 0.5 * self.see
-            return [
-                Plan("image", 32, seed + i, square=square, jitter=jitter, branches=0)
-                for i in range(2)
-            ]
+            return [Plan("image", 32, seed + i, square=square, jitter=jitter, branches=0) for i in range(2)]
         if step < self.see + self.single:
             return [Plan("image", 20, seed + i, single=True) for i in range(2)]
-        rows = (("image", 12), ("images", 4), ("video", 9), ("text", 1))
-        return [Plan(f, n, seed + i, weights=weights, twins=0.4) for i, (f, n) in enumerate(rows)]
+        rows = (("image", 12), ("images", 10), ("video", 5), ("text", 1))
+        return [Plan(f, n, seed + i, weights=weights, twins=0.5) for i, (f, n) in enumerate(rows)]
 
     def rate(self, step: int) -> float:
         """Share of the full learning rate: a warm-up, a plateau, and a line down to zero."""
@@ -54,9 +51,6 @@ class Schedule:
 
 
 def exams() -> list[Plan]:
-    """Batches to watch the training with: of unseen scenes, the same each time."""
-    families = ("image",) * 4 + ("images",) * 3 + ("video",) * 5 + ("text",)
-    return [
-        Plan(family, 12, 7_000_000 + i, unseen=family != "text", branches=12)
-        for i, family in enumerate(families)
-    ]
+    """Batches to watch the training with: new scenes, the same each time."""
+    families = ("image",) * 7 + ("images",) * 5 + ("video",) * 6 + ("text",)
+    return [Plan(family, 16, 7_000_000 + i, unseen=None, branches=12) for i, family in enumerate(families)]

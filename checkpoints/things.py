@@ -80,10 +80,7 @@ class Thing:
         start = self.tilt - math.pi / (4 if self.shape == "square" else 2)
         turn = 2 * math.pi / len(corners)
         pen.polygon(
-            [
-                (x + c * math.cos(start + i * turn), y + c * math.sin(start + i * turn))
-                for i, c in enumerate(corners)
-            ],
+            [(x + c * math.cos(start + i * turn), y + c * math.sin(start + i * turn)) for i, c in enumerate(corners)],
             fill=self.rgb,
         )
 

@@ -58,17 +58,15 @@ class Trainer:
             processor = architecture.make_processor()
             config = architecture.make_config(processor.tokenizer)
             architecture.save(architecture.make_model(config), processor, self.base)
-        self.model: Any = AutoModelForImageTextToText.from_pretrained(self.base)
-        self.model = self.model.to(device)
+        model: Any = AutoModelForImageTextToText.from_pretrained(self.base)
+        self.model = model.to(device)
         self.head = forward.CellHead(self.model.config.text_config.hidden_size).to(device)
         named = dict(self.model.named_parameters())
         matrices = [n for n, p in named.items() if p.ndim == 2 and "embed" not in n]
         rest = [p for n, p in named.items() if n not in matrices]
         self.optimizers: list[torch.optim.Optimizer] = [
             Muon([named[n] for n in matrices], MUON_RATE),
-            torch.optim.AdamW(
-                [*rest, *self.head.parameters()], ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0
-            ),
+            torch.optim.AdamW([*rest, *self.head.parameters()], ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         self.parameters = [*named.values(), *self.head.parameters()]
         # Each thread takes a batch of its own: on a busy machine that loses far less than
@@ -84,7 +82,7 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
             optimizer.load_state_dict(saved)
         self.average = state["average"]
         self.step, self.seconds = state["step"], state["seconds"]
@@ -103,7 +101,7 @@ class Trainer:
             "best": self.best,
         }
         torch.save(state, STATE / "state.new")
-        os.replace(STATE / "state.new", STATE / "state.pt")
+        (STATE / "state.new").replace(STATE / "state.pt")
 
     def gradients(
         self, arrays: dict[str, Any], whole: float, tokens: int
@@ -183,7 +181,7 @@ class Trainer:
         self.swap()
         architecture.HOME.mkdir(exist_ok=True)
         for path in (STATE / "export").iterdir():
-            os.replace(path, architecture.HOME / path.name)
+            path.replace(architecture.HOME / path.name)
 
 
 def stream(pool: Any, trainer: Trainer, ahead: int = 6) -> Iterator[list[dict[str, Any]]]:
@@ -224,7 +222,7 @@ def main() -> None:
             began = time.monotonic()
             losses = trainer.train_step(batches)
             trainer.seconds += time.monotonic() - began
-            smooth = [s + 0.05 * (new - s) for s, new in zip(smooth, losses)]
+            smooth = [s + 0.05 * (new - s) for s, new in zip(smooth, losses, strict=False)]
             progress.update(
                 task, completed=trainer.step,
                 description=f"loss {smooth[0]:.3f} dense {smooth[1]:.3f} ({smooth[2]:.0%})",
@@ -236,12 +234,10 @@ def main() -> None:
                 )
                 if trainer.step > trainer.schedule.see:
                     marks = trainer.evaluate(exam)
-                    trainer.weights = {k: 0.15 + 5 * (1 - m) for k, (_, m) in marks.items()}
+                    trainer.weights = {k: 0.15 + 10 * (1 - m) for k, (_, m) in marks.items()}
                     mean = sum(m for _, m in marks.values()) / len(marks)
-                    line += f" mean {mean:.3f} " + json.dumps(
-                        {k: round(m, 2) for k, (_, m) in marks.items()}
-                    )
-                    if mean > trainer.best:
+                    line += f" mean {mean:.3f} " + json.dumps({k: round(m, 2) for k, (_, m) in marks.items()})
+                    if last or mean > trainer.best:
                         trainer.best = mean
                         trainer.publish()
                 console.print(line, soft_wrap=True)

@@ -99,9 +99,7 @@ def test_a_video_has_timestamps(model: Model, count: int) -> None:
         add_generation_prompt=True,
         processor_kwargs={
             "do_sample_frames": False,
-            "video_metadata": [
-                {"fps": 4.0, "frames_indices": [*range(count)], "total_num_frames": count}
-            ],
+            "video_metadata": [{"fps": 4.0, "frames_indices": [*range(count)], "total_num_frames": count}],
         },
     )
     pairs = -(-count // 2)
@@ -117,9 +115,7 @@ def test_patchify_is_the_processors(model: Model) -> None:
         videos=[frames], do_resize=False, do_sample_frames=False, return_tensors="pt"
     )
     torch.testing.assert_close(ours, video.pixel_values_videos, atol=1e-5, rtol=0)
-    image: Any = model.processor.image_processor(
-        images=[frames[0]], do_resize=False, return_tensors="pt"
-    )
+    image: Any = model.processor.image_processor(images=[frames[0]], do_resize=False, return_tensors="pt")
     ours = torch.from_numpy(patchify(np.stack([frames[0]] * 2)[None])).float() / 127.5 - 1
     torch.testing.assert_close(ours, image.pixel_values, atol=1e-5, rtol=0)
 
