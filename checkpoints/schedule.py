@@ -16,7 +16,7 @@ class Schedule:
 
     see: int = 700
     single: int = 200
-    whole: int = 3000
+    whole: int = 3600
 
     @property
     def total(self) -> int:
@@ -32,7 +32,7 @@ class Schedule:
             return [Plan("image", 32, seed + i, square=square, jitter=jitter, branches=0) for i in range(2)]
         if step < self.see + self.single:
             return [Plan("image", 20, seed + i, single=True) for i in range(2)]
-        rows = (("image", 12), ("images", 10), ("video", 5), ("text", 1))
+        rows = (("image", 12), ("images", 6), ("video", 9), ("text", 1))
         return [Plan(f, n, seed + i, weights=weights, twins=0.5) for i, (f, n) in enumerate(rows)]
 
     def rate(self, step: int) -> float:
@@ -52,5 +52,5 @@ class Schedule:
 
 def exams() -> list[Plan]:
     """Batches to watch the training with: new scenes, the same each time."""
-    families = ("image",) * 7 + ("images",) * 5 + ("video",) * 6 + ("text",)
+    families = ("image",) * 7 + ("images",) * 5 + ("video",) * 7 + ("text",)
     return [Plan(family, 16, 7_000_000 + i, unseen=None, branches=12) for i, family in enumerate(families)]

@@ -234,7 +234,7 @@ def main() -> None:
                 )
                 if trainer.step > trainer.schedule.see:
                     marks = trainer.evaluate(exam)
-                    trainer.weights = {k: 0.15 + 10 * (1 - m) for k, (_, m) in marks.items()}
+                    trainer.weights = {k: 0.15 + 5 * (1 - m) for k, (_, m) in marks.items()}
                     mean = sum(m for _, m in marks.values()) / len(marks)
                     line += f" mean {mean:.3f} " + json.dumps({k: round(m, 2) for k, (_, m) in marks.items()})
                     if last or mean > trainer.best:
