@@ -223,15 +223,11 @@ def main() -> None:
             losses = trainer.train_step(batches)
             trainer.seconds += time.monotonic() - began
             smooth = [s + 0.05 * (new - s) for s, new in zip(smooth, losses, strict=False)]
-            progress.update(
-                task, completed=trainer.step,
-                description=f"loss {smooth[0]:.3f} dense {smooth[1]:.3f} ({smooth[2]:.0%})",
-            )  # fmt: skip
+            state = f"loss {smooth[0]:.3f} dense {smooth[1]:.3f} ({smooth[2]:.0%})"
+            progress.update(task, completed=trainer.step, description=state)
             last = trainer.step == trainer.schedule.total
             if trainer.step % EVALUATE_EVERY == 0 or last:
-                line = f"step {trainer.step} after {trainer.seconds / 60:.1f} min: " + (
-                    f"loss {smooth[0]:.3f} dense {smooth[1]:.3f} ({smooth[2]:.0%})"
-                )
+                line = f"step {trainer.step} after {trainer.seconds / 60:.1f} min: {state}"
                 if trainer.step > trainer.schedule.see:
                     marks = trainer.evaluate(exam)
                     trainer.weights = {k: 0.15 + 5 * (1 - m) for k, (_, m) in marks.items()}
