@@ -1,7 +1,6 @@
 """The GPU worker: loads its model, then runs the jobs of that model, many at once, until it is told to end."""
 
 import os
-import sys
 import threading
 from dataclasses import asdict
 from typing import Any
@@ -29,15 +28,11 @@ log = structlog.get_logger(__name__)
 
 # The exit status for a model that cannot be loaded: starting again will not help (sysexits.h: EX_CONFIG).
 EXIT_MODEL_FAILED = 78
-SWITCH_INTERVAL_S = 0.0005
 EXIT_GRACE_S = 2.0
 
 
 def run(settings: Settings, model: str) -> int:
     """Run a worker for a served model until SIGTERM; returns the exit status."""
-    # The engine's thread is in Python most of the time with a small model; at the default of 5 ms every thread that
-    # passes its tokens on would wait that long for the interpreter.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     served = settings.models[model]
     database = Database(settings.sqlalchemy_url)
     presence = Presence(database, settings, model=model)
