@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -28,6 +29,8 @@ class Announcer:
 
     def ring_job(self, model: str, job_id: str) -> None:
         self._put(lambda: self._doorbell.ring_job(model, job_id))
+        # Under gevent the ring is then on its way before the answer is written, and nobody waits for its reply.
+        time.sleep(0)
 
     def ring_delivery(self, delivery_id: str) -> None:
         self._put(lambda: self._doorbell.ring_delivery(delivery_id))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -128,7 +128,7 @@ def _insert(
         )
         use.part["file_id"] = file.id
         file_ids.add(file.id)
-    job = Job(
+    values = dict(  # noqa: C408 - the names of columns, as a constructor takes them
         id=new_job_id(),
         tenant=tenant,
         model=body.model,
@@ -140,8 +140,8 @@ def _insert(
         start_deadline_at=now + timedelta(seconds=body.deadlines.start_s or limits.start_s),
         run_s=body.deadlines.run_s or limits.run_s,
     )
-    session.add(job)
-    session.flush()
+    # One statement gives the job as it is stored; adding it to the session would take an INSERT and a SELECT.
+    job = session.scalars(insert(Job).values(**values).returning(Job)).one()
     session.add_all(JobFile(job_id=job.id, file_id=file_id) for file_id in file_ids)
     if once is not None:
         session.add(
@@ -150,7 +150,6 @@ def _insert(
             )
         )
     session.flush()
-    session.refresh(job)
     return job
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import defer
 from api.auth import current_tenant
 from api.documentation import BEARER, JOBS, problems
 from api.intake import draft
+from api.job_follower import STREAM, stream_response
 from api.job_store import Once, delete_job, find_job, load_job, replay, store
 from api.paging import PageQuery, as_list, page
 from api.schemas.answers import Deleted, JobAnswer, JobPage
@@ -57,12 +58,15 @@ class JobsQuery(PageQuery):
     created_before: _Moment | None = Field(None, description="RFC 3339, with its zone")
 
 
-@blueprint.post("", summary="Submit a job", responses={202: JobAnswer, **problems(400, 409, 413, 415, 422)})
+@blueprint.post(
+    "", summary="Submit a job", responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422)}
+)
 def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     """Stores the job and answers at once; `Location` is where it can be followed.
 
     With an `Idempotency-Key`, repeating the request answers with the job that the first one made, and says
-    `Idempotency-Replayed: true`.
+    `Idempotency-Replayed: true`. With `Accept: text/event-stream` the answer is the job's stream, as
+    `GET /v1/jobs/{id}/events` gives it; `Location` holds the id for coming back to it.
     """
     service, tenant = services(), current_tenant()
     once = None
@@ -94,7 +98,7 @@ def get_job(path: JobPath, query: WaitQuery) -> dict[str, Any]:
 @blueprint.get("", summary="List jobs", responses={200: JobPage, **problems(400, 422)})
 def list_jobs(query: JobsQuery) -> dict[str, Any]:
     """Newest first, without their requests."""
-    rows = select(Job).where(Job.tenant == current_tenant()).options(defer(Job.request))
+    rows = select(Job).where(Job.tenant == current_tenant()).options(defer(Job.request), defer(Job.prompt))
     if query.status:
         rows = rows.where(Job.status.in_(query.status))
     if query.model is not None:
@@ -130,8 +134,11 @@ def remove_job(path: JobPath) -> dict[str, Any]:
 
 
 def _accepted(job: Job, *, replayed: bool) -> Response:
-    response = jsonify(job_view(job, with_request=True))
-    response.status_code = 202
+    if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
+        response = stream_response(services(), job, after=None)
+    else:
+        response = jsonify(job_view(job, with_request=True))
+        response.status_code = 202
     response.headers["Location"] = url_for("jobs.get_job", job_id=job.id)
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"

@@ -78,15 +78,16 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 def _service(client: Client, media: list[dict[str, Any]]) -> float:
     content = [*media, {"type": "text", "text": QUESTION}]
     began = time.perf_counter()
-    job = client.submit(
+    job_id, events = client.submit_and_follow(
         [{"role": "user", "content": content}], model=BUNDLED_MODEL, generation={"max_new_tokens": MAX_NEW_TOKENS}
     )
-    for event in client.events(job.id):
-        if event.type == "delta":
+    spent = None
+    for event in events:
+        if event.type == "delta" and spent is None:
             spent = time.perf_counter() - began
-            client.wait(job.id)
-            return spent
-    raise RuntimeError(f"{job.id} ended without a token: {client.get(job.id).raw}")
+    if spent is None:
+        raise RuntimeError(f"{job_id} ended without a token: {client.get(job_id).raw}")
+    return spent
 
 
 def _raw(engine: Engine, images: list[Any]) -> float:

@@ -25,6 +25,9 @@ from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
 
+# Sharing out the work of such a model takes longer than the work, and its idle threads spin where others could run.
+_SMALL_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -86,6 +89,8 @@ def _load(settings: CheckpointSettings) -> Checkpoint:
         raise _failed(settings, f"lacks {len(info['missing_keys'])} of its weights, {min(info['missing_keys'])} first")
     revision = local_revision(folder) if is_local else str(config._commit_hash or settings.revision)
     description = _describe(settings, model.eval(), processor, placement, revision)
+    if placement.device == "cpu" and description.weight_bytes < _SMALL_BYTES:
+        torch.set_num_threads(1)
     logger.info("loaded %s", description)
     return Checkpoint(model, processor, description)
 

@@ -6,6 +6,7 @@ import models.delivery
 import models.file
 import models.idempotency
 import models.job
+import models.template
 import models.worker  # noqa: F401
 from models.db import Base
 

@@ -55,7 +55,11 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UTCDateTime(), dict[str, Any]: JsonObject}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UTCDateTime(),
+        dict[str, Any]: JsonObject,
+        list[dict[str, Any]]: JsonObject,
+    }
 
 
 def stored_enum(kind: type[StrEnum]) -> Enum:

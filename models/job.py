@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db import Base, partial_index, stored_enum
@@ -26,6 +26,13 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
+class JobKind(StrEnum):
+    """What is wanted: an answer, or only the prompt as the model would get it."""
+
+    GENERATE = "generate"
+    RENDER = "render"
+
+
 class Job(Base):
     """What a client submitted and what became of it. Status changes in models/lifecycle.py only."""
 
@@ -35,6 +42,9 @@ class Job(Base):
     tenant: Mapped[str]
     model: Mapped[str]
     status: Mapped[JobStatus] = mapped_column(stored_enum(JobStatus), default=JobStatus.QUEUED)
+    kind: Mapped[JobKind] = mapped_column(
+        stored_enum(JobKind), default=JobKind.GENERATE, server_default=JobKind.GENERATE.value
+    )
     # The request as validated, in transformers' form, with inline media replaced by file ids.
     request: Mapped[dict[str, Any]]
     user_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
@@ -53,10 +63,18 @@ class Job(Base):
     # without fault (a shutdown), which do not count against the job.
     attempt: Mapped[int] = mapped_column(default=0)
     releases: Mapped[int] = mapped_column(default=0)
+    # Claims that ended with the death of their worker; a job that has killed one runs alone.
+    crashes: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_id: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
 
+    # As the model got it; large, and rarely asked for.
+    prompt: Mapped[str | None] = mapped_column(Text)
     output_text: Mapped[str | None]
+    # All of them where more than one, or more than text, was asked for.
+    outputs: Mapped[list[dict[str, Any]] | None]
+    # What was given up so that the job fits into the memory.
+    degraded: Mapped[dict[str, Any] | None]
     finish_reason: Mapped[str | None]
     usage: Mapped[dict[str, Any] | None]
     timings: Mapped[dict[str, Any] | None]

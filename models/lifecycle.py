@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, and_, bindparam, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
-from models.db import utc_now
+from models.db import UTCDateTime, utc_now
 from models.job import Job, JobStatus, Outcome
 from models.outbox import enqueue_delivery
 from vlmq.errors import ErrorCode, VlmqError
@@ -55,7 +55,7 @@ def _queued(job: Job) -> tuple[ColumnElement[bool], ...]:
     return Job.id == job.id, Job.status == JobStatus.QUEUED
 
 
-def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+def _claimable(now: datetime | BindParameter[datetime]) -> tuple[ColumnElement[bool], ...]:
     # A new job has no `available_at`: a claim whose `now` is a moment old must still find it.
     return (
         Job.status == JobStatus.QUEUED,
@@ -64,33 +64,50 @@ def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _too_late(now: datetime) -> ColumnElement[bool]:
+def _too_late(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     # A job that was started and came back to the queue has kept its start deadline.
     return and_(Job.attempt == 0, Job.start_deadline_at <= now)
 
 
-def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) -> Job | None:
-    """Take the queued job of this model that is next: highest priority first, then the oldest."""
-    now = utc_now()
+def _next_claimable() -> ScalarSelect[str]:
     # On PostgreSQL claims pass each other by; SQLite has one writer at a time and ignores the clause.
-    next_id = (
+    return (
         select(Job.id)
-        .where(Job.model == model, *_claimable(now))
+        .where(Job.model == bindparam("wanted_model"), *_claimable(bindparam("now", type_=UTCDateTime())))
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    return _update(
-        session,
-        Job.id == next_id,
+
+
+# Built once: with every job's first token waiting for it, building it takes as long as running it.
+_CLAIM = (
+    update(Job)
+    .where(Job.id == _next_claimable())
+    .values(
         status=JobStatus.IN_PROGRESS,
         attempt=Job.attempt + 1,
-        worker_id=worker_id,
-        lease_expires_at=now + timedelta(seconds=lease_s),
-        started_at=now,
+        worker_id=bindparam("worker"),
+        lease_expires_at=bindparam("lease_until"),
+        started_at=bindparam("now", type_=UTCDateTime()),
         error=None,
     )
+    .returning(Job)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
+
+
+def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float) -> Job | None:
+    """Take the queued job of this model that is next: highest priority first, then the oldest."""
+    now = utc_now()
+    values = {
+        "wanted_model": model,
+        "worker": worker_id,
+        "now": now,
+        "lease_until": now + timedelta(seconds=lease_s),
+    }
+    return session.scalars(_CLAIM, values).one_or_none()
 
 
 def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, lease_s: float) -> list[Held]:

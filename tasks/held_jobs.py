@@ -58,8 +58,8 @@ class HeldJobs:
             self._attempts[attempt.sequence_id] = attempt
         if self._giving_back:
             attempt.ask_to_stop(Stop.RELEASE)
+        # Its first event goes with the next, which comes within milliseconds.
         self.writer.add(attempt)
-        self.writer.wake()
 
     def remove(self, attempt: Attempt) -> None:
         with self._lock:

@@ -76,9 +76,20 @@ class Client:
         self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None, **fields: Any
     ) -> Job:
         """Create a job. `fields` are the others of `POST /v1/jobs` (`model`, `generation`, …); None leaves one out."""
-        body = {"messages": list(messages)} | {name: value for name, value in fields.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._job("POST", "/v1/jobs", json=body, headers=headers)
+        return self._job("POST", "/v1/jobs", json=_body(messages, fields), headers=headers)
+
+    def submit_and_follow(
+        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None, **fields: Any
+    ) -> tuple[str, Iterator[Event]]:
+        """`submit` and `events` in one request, which saves a round trip: the new job's id, and its stream."""
+        headers = {"Accept": "text/event-stream"} | ({"Idempotency-Key": idempotency_key} if idempotency_key else {})
+        timeout = (self._timeout_s, STREAM_SILENCE_S)
+        response = self._call(
+            "POST", "/v1/jobs", json=_body(messages, fields), headers=headers, stream=True, timeout=timeout
+        )
+        job_id = self._checked_stream(response).headers.get("Location", "").rpartition("/")[2]
+        return job_id, self.events(job_id, opened=response)
 
     def get(self, job_id: str, *, wait_s: float = 0) -> Job:
         """The job now, or after up to `wait_s` seconds, as soon as it is final."""
@@ -100,16 +111,25 @@ class Client:
             if left <= 0:
                 raise TimeoutError(f"{job_id} is still {job.status} after {timeout_s:g} s")
 
-    def events(self, job_id: str, *, after: str | None = None, patience_s: float = 60) -> Iterator[Event]:
+    def events(
+        self,
+        job_id: str,
+        *,
+        after: str | None = None,
+        patience_s: float = 60,
+        opened: requests.Response | None = None,
+    ) -> Iterator[Event]:
         """The job's stream from its beginning, or after the event `after`, to its final status.
 
         A connection that breaks is made anew and goes on where it ended; no event comes twice or is left out, save
-        where a `gap` event says so. Gives up with UnreachableError when nothing answers for `patience_s`.
+        where a `gap` event says so. Gives up with UnreachableError when nothing answers for `patience_s`. A stream
+        that is `opened` already is read first.
         """
         give_up_at = time.monotonic() + patience_s
         while True:
             try:
-                with self._open_stream(job_id, after) as response:
+                with opened or self._open_stream(job_id, after) as response:
+                    opened = None
                     if response.status_code == 204:
                         return
                     for message in read_events(response.iter_content(chunk_size=None)):
@@ -186,6 +206,9 @@ class Client:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
         response = self._call("GET", f"{_job_path(job_id)}/events", headers=headers, stream=True, timeout=timeout)
+        return self._checked_stream(response)
+
+    def _checked_stream(self, response: requests.Response) -> requests.Response:
         if response.status_code != 204 and not response.headers.get("Content-Type", "").startswith("text/event-stream"):
             response.close()
             raise self._stranger()
@@ -217,6 +240,10 @@ def _checked_url(url: str) -> str:
     if not usable or any(character in url for character in "?# \t\r\n"):
         raise ClientError(f"{url!r} is no address of a service; it takes http://HOST:PORT")
     return url.rstrip("/")
+
+
+def _body(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"messages": list(messages)} | {name: value for name, value in fields.items() if value is not None}
 
 
 def _job_path(job_id: str) -> str:

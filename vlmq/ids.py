@@ -17,3 +17,7 @@ def new_delivery_id() -> str:
 
 def new_worker_id() -> str:
     return f"worker_{uuid7().hex}"
+
+
+def new_template_id() -> str:
+    return f"tpl_{uuid7().hex}"

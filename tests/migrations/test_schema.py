@@ -16,7 +16,7 @@ from models.job import JobStatus
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_deliveries, insert_job
 
-TABLES = {"jobs", "files", "job_files", "deliveries", "delivery_attempts", "workers", "idempotency_keys"}
+TABLES = {"jobs", "files", "job_files", "deliveries", "delivery_attempts", "workers", "idempotency_keys", "templates"}
 
 
 @pytest.fixture
