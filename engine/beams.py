@@ -6,6 +6,7 @@ import torch
 
 from engine.generation import Generation
 from engine.stop_strings import StopStrings
+from engine.types import Delta, Event
 
 # A character takes four tokens at most, save for special ones in between.
 _TOKENS_A_CHARACTER = 4
@@ -29,6 +30,12 @@ class BeamGeneration(Generation):
                 choice.push(token)
                 if choice.reason is not None:
                     break
+
+    def flush(self) -> list[Event]:
+        """The best text in one piece, once it is certain; none where the search broke."""
+        for choice in self._choices:
+            choice.flush()
+        return [Delta(self._sequence.id, self.text, self._choices[0].tokens)] if self.text else []
 
     def _tails(self, generated: torch.Tensor) -> list[list[int]]:
         """The last tokens of each beam, in which a stop string would lie: any before them has ended its beam."""

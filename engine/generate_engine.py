@@ -25,6 +25,7 @@ from engine.options import OptionReader
 from engine.parameters import check_parameters, fit_into_context
 from engine.prompt import PromptBuilder
 from engine.score_guard import ScoreGuard
+from engine.shared_media import share_media_without_deepstack
 from engine.types import (
     EngineDescription,
     Event,
@@ -49,6 +50,7 @@ class GenerateEngine:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model = checkpoint.model
+        share_media_without_deepstack(self._model)
         self._vocabulary = Vocabulary(checkpoint.tokenizer, hidden_tokens(checkpoint.processor))
         self._description = checkpoint.description
         self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities)
