@@ -1,7 +1,8 @@
 """How a sequence is generated, in the names of transformers' `GenerationConfig`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class GenerationParameters:
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    watermarking_config: Mapping[str, Any] | None = None
     renormalize_logits: bool | None = None
     remove_invalid_values: bool | None = None
 

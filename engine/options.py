@@ -94,6 +94,8 @@ class OptionReader:
             arguments["bad_words_ids"] = bad_words
         if parameters.sequence_bias:
             arguments["sequence_bias"] = {tokens: float(bias) for tokens, bias in parameters.sequence_bias}
+        if parameters.watermarking_config is not None:
+            arguments["watermarking_config"] = dict(parameters.watermarking_config)
         return Options(
             arguments={name: value for name, value in arguments.items() if value is not None},
             end_tokens=frozenset(ends),

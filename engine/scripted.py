@@ -29,6 +29,7 @@ _NOT_HONOURED = frozenset(
         "eos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "repetition_penalty",
         "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words",
         "bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "num_beams", "logprobs",
+        "watermarking_config",
     }
 )  # fmt: skip
 IMAGE_TOKENS = 16

@@ -152,8 +152,9 @@ class Finished:
     """The last event of a sequence that ended well or was ended. `text` is what its deltas add up to.
 
     It is the first of `outputs`, of which there are several if several were asked for, and none if the sequence never
-    ran. `completion_tokens` counts those of all outputs, and end tokens too. Seconds count from `Started`: `first_token_s` to the first token
-    (None when there was none), `generation_s` to the end. `seed` is the one that was used, None without sampling.
+    ran. `completion_tokens` counts those of all outputs, and end tokens too. Seconds count from `Started`:
+    `first_token_s` to the first token (None when there was none), `generation_s` to the end. `seed` is the one that was
+    used, None without sampling.
     """
 
     id: str

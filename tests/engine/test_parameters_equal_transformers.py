@@ -1,4 +1,4 @@
-"""Every parameter does to the engine's text what it does to plain `generate()`, on a checkpoint that learned nothing."""
+"""A parameter does to the engine's text what it does to plain `generate()`, on a checkpoint that learned nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def answer(engine: GenerateEngine, prompt: PromptRequest, **named: Any) -> Finis
         {"begin_suppress_tokens": tuple(range(100, 500))},
         {"exponential_decay_length_penalty": (2, 2.0)},
         {"forced_eos_token_id": (634,), "max_new_tokens": 5},
+        {"watermarking_config": {"bias": 5.0, "context_width": 2}},
         {"num_beams": 3},
         {"num_beams": 3, "num_return_sequences": 3},
         {"num_beams": 3, "length_penalty": -2.0, "early_stopping": True},
