@@ -177,6 +177,7 @@ def _check_honoured(parameters: GenerationParameters) -> None:
     nothing = GenerationParameters()
     for name in sorted(_NOT_HONOURED):
         value = getattr(parameters, name)
-        if value not in (getattr(nothing, name), 1):
+        does_nothing = value == getattr(nothing, name) or (value == 1 and value is not True)
+        if not does_nothing:
             problem = f"The scripted engine cannot honour {name}; leave it out"
             raise VlmqError(ErrorCode.UNSUPPORTED_PARAMETER, problem, param=f"generation.{name}")

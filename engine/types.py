@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.generation_parameters import GenerationParameters
+from engine.generation_parameters import GenerationParameters as GenerationParameters  # noqa: PLC0414 - for importers
 from vlmq.errors import VlmqError
 
 Picture: TypeAlias = NDArray[np.uint8]

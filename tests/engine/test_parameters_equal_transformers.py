@@ -21,10 +21,11 @@ class Plain:
     """The documented way, with a model and a processor of its own."""
 
     def __init__(self, folder: Path, picture: Picture) -> None:
-        auto_model, auto_processor = AutoModelForImageTextToText, AutoProcessor
-        self.model: Any = auto_model.from_pretrained(folder).eval()
+        auto_model: Any = AutoModelForImageTextToText
+        auto_processor: Any = AutoProcessor
+        self.model = auto_model.from_pretrained(folder).eval()
         share_media_without_deepstack(self.model)
-        self.processor: Any = auto_processor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        self.processor = auto_processor.from_pretrained(folder)
         text = self.processor.apply_chat_template(CHAT, add_generation_prompt=True)
         self.inputs = self.processor(text=[text], images=[picture], return_tensors="pt")
         self.prompt_tokens = self.inputs["input_ids"].shape[1]

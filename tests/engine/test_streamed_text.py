@@ -21,9 +21,8 @@ MARKS = ("<image>", "<end_of_utterance>", "<fake_token_around_image>")
 
 
 def wrapped(bare: Tokenizer) -> Any:
-    made: Any = hf.PreTrainedTokenizerFast(
-        tokenizer_object=bare, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", bos_token="<s>"
-    )
+    make: Any = hf.PreTrainedTokenizerFast
+    made = make(tokenizer_object=bare, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", bos_token="<s>")
     made.add_special_tokens({"additional_special_tokens": list(MARKS)})
     return made
 
