@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from engine.engine import Engine
-from engine.types import Failed, Finished, FinishReason, GenerationParameters, Sequence
+from engine.types import Failed, Finished, FinishReason, Sequence
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.lifecycle import Change, claim_next, is_held
@@ -18,6 +18,7 @@ from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
+from tasks.generation_request import generation_parameters
 from tasks.held_jobs import HeldJobs
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell
@@ -251,11 +252,3 @@ def deadline_exceeded() -> VlmqError:
 def _ran_out_of_memory(result: Finished | Failed) -> TypeGuard[Failed]:
     """Whether it can be tried anew with less: a reader must not have seen any text."""
     return isinstance(result, Failed) and result.error.code is ErrorCode.OUT_OF_MEMORY and not result.text
-
-
-def generation_parameters(stored: dict[str, Any]) -> GenerationParameters:
-    return GenerationParameters(**{name: _frozen(value) for name, value in stored.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
