@@ -124,6 +124,8 @@ def _unknown_field(title: str, location: tuple[int | str, ...]) -> tuple[ErrorCo
         return ErrorCode.UNKNOWN_FIELD, "Unknown field"
     if name in model.not_yet:
         return ErrorCode.UNSUPPORTED_PARAMETER, f"Not supported yet; {model.not_yet[str(name)]}"
+    if name in model.refused:
+        return ErrorCode.UNSUPPORTED_PARAMETER, f"Not supported: {model.refused[str(name)]}"
     known = [field.alias or name for name, field in model.model_fields.items()]
     return ErrorCode.UNKNOWN_FIELD, f"Unknown field; known here: {', '.join(known) or 'none'}"
 

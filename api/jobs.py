@@ -106,7 +106,7 @@ def list_jobs(query: JobsQuery) -> dict[str, Any]:
     rows = _created_between(rows, query.created_after, query.created_before)
     with services().database.read() as session:
         found, has_more = page(session, rows, Job.id, query, "job")
-    return as_list([job_view(job) for job in found], has_more=has_more)
+    return as_list([job_view(job, in_list=True) for job in found], has_more=has_more)
 
 
 @blueprint.post("/<job_id>/cancel", summary="Cancel a job", responses={200: JobAnswer, **problems(404)})

@@ -10,7 +10,7 @@ import threading
 import time
 
 from engine.parameters import check_parameters, fit_into_context
-from engine.script import last_user_text, read_script
+from engine.script import last_user_text, media_size, read_script
 from engine.scripted_sequence import ScriptedSequence
 from engine.types import (
     CheckpointSettings,
@@ -23,6 +23,15 @@ from engine.types import (
 )
 from vlmq.errors import ErrorCode, VlmqError
 
+# A script is certain, so what weighs chances leaves it as it is; the rest of these it would have to disobey.
+_NOT_HONOURED = frozenset(
+    {
+        "eos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "repetition_penalty",
+        "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words",
+        "bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "num_beams", "logprobs",
+        "watermarking_config",
+    }
+)  # fmt: skip
 IMAGE_TOKENS = 16
 FRAME_TOKENS = 4
 _DEFAULT_CONTEXT = 32768
@@ -63,6 +72,7 @@ class ScriptedEngine:
         self, id: str, prompt: PromptRequest, parameters: GenerationParameters, *, deadline: float | None = None
     ) -> Sequence:
         parameters = check_parameters(parameters)
+        _check_honoured(parameters)
         self._check_modalities(prompt)
         text = last_user_text(prompt)
         image_tokens = IMAGE_TOKENS * len(prompt.images)
@@ -79,6 +89,7 @@ class ScriptedEngine:
             video_tokens=video_tokens,
             max_new_tokens=room,
             inputs=script,
+            options=media_size(prompt),
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -160,3 +171,13 @@ class ScriptedEngine:
         if sequence.deadline is not None and time.monotonic() >= sequence.deadline:
             return "deadline"
         return None
+
+
+def _check_honoured(parameters: GenerationParameters) -> None:
+    nothing = GenerationParameters()
+    for name in sorted(_NOT_HONOURED):
+        value = getattr(parameters, name)
+        does_nothing = value == getattr(nothing, name) or (value == 1 and value is not True)
+        if not does_nothing:
+            problem = f"The scripted engine cannot honour {name}; leave it out"
+            raise VlmqError(ErrorCode.UNSUPPORTED_PARAMETER, problem, param=f"generation.{name}")

@@ -251,6 +251,8 @@ def _end(session: Session, outcome: Outcome, *guard: ColumnElement[bool]) -> Cha
         timings=outcome.timings,
         manifest=outcome.manifest,
         error=outcome.error,
+        outputs=outcome.outputs,
+        degraded=outcome.degraded,
     )
     if job is None:
         return None

@@ -13,6 +13,7 @@ from models.job import Job, JobStatus, Outcome
 from models.lifecycle import Change, finish, release, try_again
 from tasks.attempt import Attempt, Stop
 from tasks.conversation import Conversation
+from tasks.outputs import stored_outputs
 from vlmq.errors import ErrorCode, VlmqError
 
 # Seconds before the second and the third attempt.
@@ -27,6 +28,8 @@ class Report:
     usage: dict[str, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    outputs: list[dict[str, Any]] | None = None
+    degraded: dict[str, Any] | None = None
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -55,6 +58,7 @@ class Report:
         self.usage["total_tokens"] = self.usage["prompt_tokens"] + result.completion_tokens
         if isinstance(result, Finished):
             self.manifest["seed"] = result.seed
+            self.outputs = stored_outputs(result)
             self.timings["generation"] = round(result.generation_s, 6)
             if result.first_token_s is not None:
                 self.timings["first_token"] = round(result.first_token_s, 6)
@@ -101,4 +105,6 @@ class Ending:
             timings=self.report.timings,
             manifest=self.report.manifest,
             error=None if self.error is None else self.error.as_dict(),
+            outputs=self.report.outputs,
+            degraded=self.report.degraded,
         )

@@ -3,20 +3,22 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 from sqlalchemy.orm import Session
 
 from engine.engine import Engine
-from engine.types import Failed, Finished, FinishReason, GenerationParameters, Sequence
+from engine.types import Failed, Finished, FinishReason, Sequence
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.lifecycle import Change, claim_next, is_held
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
+from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
+from tasks.generation_request import generation_parameters
 from tasks.held_jobs import HeldJobs
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell
@@ -103,14 +105,36 @@ class JobRunner:
             VlmqError: the job failed, or ran into its deadline.
             StoppedError: it was ended from outside.
         """
-        conversation = self._load_media(attempt, report)
-        with report.timed("prompt"):
-            sequence = self.engine.prepare(
-                attempt.sequence_id,
-                conversation.as_prompt(),
-                generation_parameters(attempt.job.request["generation"]),
-                deadline=attempt.deadline,
-            )
+        ladder = Ladder(self._load_media(attempt, report), attempt.job.request.get("allow_degraded", True))
+        while _ran_out_of_memory(result := self._try(attempt, ladder.conversation, report)):
+            ladder.step_down(result.error)
+            report.degraded = ladder.record()
+            attempt.record("progress", {"stage": "degraded", **report.degraded})
+            log.warning("out of memory; trying with less", degraded=report.degraded)
+        if isinstance(result, Failed):
+            raise result.error
+        if result.finish_reason == "deadline":
+            raise deadline_exceeded()
+        if result.finish_reason == "cancelled":
+            raise StoppedError
+        return result.finish_reason
+
+    def _try(self, attempt: Attempt, conversation: Conversation, report: Report) -> Finished | Failed:
+        """Render and generate; what the engine says in the end, or that the memory did not take the prompt."""
+        attempt.result = None
+        self._check_stop(attempt)
+        try:
+            with report.timed("prompt"):
+                sequence = self.engine.prepare(
+                    attempt.sequence_id,
+                    conversation.as_prompt(),
+                    generation_parameters(attempt.job.request["generation"]),
+                    deadline=attempt.deadline,
+                )
+        except VlmqError as error:
+            if error.code is not ErrorCode.OUT_OF_MEMORY:
+                raise
+            return Failed(attempt.sequence_id, error, "", 0)
         report.count_prompt(conversation, sequence.prompt_tokens, sequence.image_tokens, sequence.video_tokens)
         self._check_stop(attempt)
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
@@ -119,13 +143,7 @@ class JobRunner:
         self._tell_progress(attempt, progress)
         result = self._follow(attempt)
         report.count_result(result)
-        if isinstance(result, Failed):
-            raise result.error
-        if result.finish_reason == "deadline":
-            raise deadline_exceeded()
-        if result.finish_reason == "cancelled":
-            raise StoppedError
-        return result.finish_reason
+        return result
 
     def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
         try:
@@ -231,5 +249,6 @@ def deadline_exceeded() -> VlmqError:
     return VlmqError(ErrorCode.RUN_DEADLINE_EXCEEDED, "The job ran into its deadline.", param="deadlines.run_s")
 
 
-def generation_parameters(stored: dict[str, Any]) -> GenerationParameters:
-    return GenerationParameters(**(stored | {"stop": tuple(stored.get("stop") or ())}))
+def _ran_out_of_memory(result: Finished | Failed) -> TypeGuard[Failed]:
+    """Whether it can be tried anew with less: a reader must not have seen any text."""
+    return isinstance(result, Failed) and result.error.code is ErrorCode.OUT_OF_MEMORY and not result.text

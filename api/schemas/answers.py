@@ -66,6 +66,17 @@ class Usage(BaseModel):
     frames: int
 
 
+class OutputAnswer(BaseModel):
+    """One of several texts."""
+
+    text: str
+    finish_reason: Literal["stop", "length", "cancelled", "deadline"]
+    completion_tokens: int
+    logprobs: list[dict[str, Any]] | None = Field(
+        None, description="one a token: token, token_id, bytes, logprob, top_logprobs"
+    )
+
+
 class JobAnswer(BaseModel):
     """A job."""
 
@@ -85,6 +96,8 @@ class JobAnswer(BaseModel):
                     "priority": 5,
                     "output_text": "A red circle.",
                     "finish_reason": "stop",
+                    "degraded": None,
+                    "outputs": None,
                     "usage": {
                         "prompt_tokens": 80,
                         "image_tokens": 64,
@@ -116,6 +129,12 @@ class JobAnswer(BaseModel):
     priority: int
     output_text: str | None = Field(description="while the job runs, what there is of it so far")
     finish_reason: Literal["stop", "length", "cancelled", "deadline"] | None
+    degraded: dict[str, Any] | None = Field(
+        description="what was left out because the memory did not take it: reason, steps, frames, pixels"
+    )
+    outputs: list[OutputAnswer] | None = Field(
+        None, description="where several texts, or log probabilities, were asked for; not in lists"
+    )
     usage: Usage | None
     timings: dict[str, float] | None = Field(description="seconds")
     manifest: dict[str, Any] | None = Field(description="what was run: seed, revision, frame times")

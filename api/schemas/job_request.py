@@ -64,6 +64,9 @@ class JobRequest(Strict):
     model: str = Field(description="one of `GET /v1/models`")
     messages: list[Message] = Field(min_length=1, max_length=4096)
     generation: Generation = Generation()
+    allow_degraded: bool = Field(
+        True, description="whether fewer frames or pixels may be looked at where all of them do not fit the memory"
+    )
     webhook: Webhook | None = None
     priority: int = Field(5, ge=0, le=9, description="9 goes first")
     deadlines: Deadlines = Deadlines()

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from engine.engine import Engine
 from engine.scripted import ScriptedEngine
 from engine.types import CheckpointSettings
 from media.load import MediaLoader
@@ -38,11 +39,13 @@ LONG = {"tokens": 5000, "step_ms": 5}
 
 
 class Desk:
-    """A worker's inside on one thread a job, with a scripted engine and leases that nobody looks at."""
+    """A worker's inside on one thread a job, with leases that nobody looks at, and a scripted engine unless given."""
 
-    def __init__(self, settings: Settings, database: Database, event_log: EventLog) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, event_log: EventLog, engine: Engine | None = None
+    ) -> None:
         self.database, self.event_log = database, event_log
-        self.engine = ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
+        self.engine = engine or ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
         self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self._media = MediaLoader(settings)
         self.files = FileStore(settings.files_dir)
