@@ -25,6 +25,7 @@ from engine.types import (
     FinishReason,
     GenerationParameters,
     PromptRequest,
+    RenderTemplate,
     Sequence,
     Started,
 )
@@ -41,11 +42,11 @@ _CLOSE_S = 30.0
 class GenerateEngine:
     """An `Engine` around one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, render: RenderTemplate | None = None) -> None:
         self._model = checkpoint.model
         self._tokenizer = checkpoint.tokenizer
         self._description = checkpoint.description
-        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities)
+        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities, render)
         config = self._model.generation_config
         if config.num_beams not in (None, 1):
             logger.warning("the checkpoint asks for %d beams; text that is streamed takes one", config.num_beams)
@@ -84,6 +85,8 @@ class GenerateEngine:
             video_tokens=built.video_tokens,
             max_new_tokens=room,
             inputs=built,
+            prompt=built.text,
+            lead=built.lead,
         )
 
     def submit(self, sequence: Sequence) -> None:

@@ -128,3 +128,4 @@ class Outcome:
     timings: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    prompt: str | None = None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -10,14 +10,18 @@ from sqlalchemy.orm import Session
 
 from engine.engine import Engine
 from engine.types import Failed, Finished, FinishReason, GenerationParameters, Sequence
+from media.template_renderer import TemplateRenderer
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
+from models.job import JobKind
 from models.lifecycle import Change, claim_next, is_held
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.ending import Ending, Report
 from tasks.held_jobs import HeldJobs
+from tasks.prompt_template import fill_in, prompt_request
+from tasks.slots import Slots
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell
 from vlmq.errors import ErrorCode, VlmqError
@@ -44,14 +48,27 @@ class JobRunner:
     conversations: ConversationLoader
     engine: Engine
     held: HeldJobs
+    templates: TemplateRenderer
     write_patience_s: float = WRITE_PATIENCE_S
+    slots: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.settings.models[self.model].max_in_flight)
 
     def run_next(self) -> bool:
-        """Claim the next job of this model and see it through; False when there was none."""
+        """Claim the next job of this model and see it through; False when there was none.
+
+        A thread that comes when the worker has all the jobs that it may hold looks for prompts to render alone.
+        """
+        with self.slots.take() as slot:
+            found = self._run_next(renders_only=not slot.taken)
+        return found or slot.asked_for
+
+    def _run_next(self, *, renders_only: bool) -> bool:
         with self.held.at_work():
             if self.held.closed:
                 return False
-            claimed = self._claim()
+            claimed = self._claim(renders_only=renders_only)
             if claimed is None:
                 return False
             attempt, delivery_id = claimed
@@ -66,12 +83,16 @@ class JobRunner:
                     self._try_to_ring(lambda: ring_for(change, self.doorbell))
             return True
 
-    def _claim(self) -> tuple[Attempt, str | None] | None:
+    def _claim(self, *, renders_only: bool) -> tuple[Attempt, str | None] | None:
         """The next job, and the delivery that says so if its webhook wants to hear it."""
         try:
             with self.database.write() as session:
                 job = claim_next(
-                    session, model=self.model, worker_id=self.worker_id, lease_s=self.settings.timing.lease_s
+                    session,
+                    model=self.model,
+                    worker_id=self.worker_id,
+                    lease_s=self.settings.timing.lease_s,
+                    renders_only=renders_only,
                 )
                 if job is None:
                     return None
@@ -104,15 +125,10 @@ class JobRunner:
             StoppedError: it was ended from outside.
         """
         conversation = self._load_media(attempt, report)
-        with report.timed("prompt"):
-            sequence = self.engine.prepare(
-                attempt.sequence_id,
-                conversation.as_prompt(),
-                generation_parameters(attempt.job.request["generation"]),
-                deadline=attempt.deadline,
-            )
-        report.count_prompt(conversation, sequence.prompt_tokens, sequence.image_tokens, sequence.video_tokens)
+        sequence = self._prepare(attempt, conversation, report)
         self._check_stop(attempt)
+        if attempt.job.kind is JobKind.RENDER:
+            return "stop"
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
         attempt.record("progress", progress)
         self._submit(attempt, sequence)
@@ -127,7 +143,23 @@ class JobRunner:
             raise StoppedError
         return result.finish_reason
 
+    def _prepare(self, attempt: Attempt, conversation: Conversation, report: Report) -> Sequence:
+        request = attempt.job.request
+        with report.timed("prompt"):
+            fill_in(conversation.messages, request, self.templates, attempt.loading)
+            sequence = self.engine.prepare(
+                attempt.sequence_id,
+                prompt_request(conversation, request),
+                generation_parameters(request["generation"]),
+                deadline=attempt.deadline,
+            )
+        report.count_prompt(conversation, sequence)
+        report.manifest["max_new_tokens"] = sequence.max_new_tokens
+        return sequence
+
     def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
+        if sequence.lead:
+            attempt.say(sequence.lead, 0)
         try:
             self.engine.submit(sequence)
         except VlmqError as error:

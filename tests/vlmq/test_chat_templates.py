@@ -34,8 +34,9 @@ TEMPLATES = [
     "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}"
     "{% generation %}{{ m.content[-1].text }}{% endgeneration %}{% endfor %}",
     "{{ strftime_now('%Y') }}{% macro say(t) %}<{{ t }}>{% endmacro %}{{ say(messages[-1].content[0].text) }}",
-    "{{ dict(a=1) | tojson }}{{ dict.fromkeys(['ä']) | tojson }}{{ {'<': '&'} | tojson }}{{ messages[-1].content[0].text }}",
-    "{% for m in messages %}{{ m.content[0].text if m.content[0].text is defined else m.content | length }};{% endfor %}",
+    "{{ dict(a=1) | tojson }}{{ dict.fromkeys(['ä']) | tojson }}{{ {'<': '&'} | tojson }}"
+    "{{ messages[-1].content[0].text }}",
+    "{% for m in messages %}{{ m.content[0].text if m.content[0].text is defined else 'none' }};{% endfor %}",
 ]
 CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What <is> it? "}]},
