@@ -94,7 +94,7 @@ def _next_claimable(*kinds: ColumnElement[bool]) -> ScalarSelect[str]:
     )
 
 
-def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[tuple[Job]]:
+def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
     return (
         update(Job)
         .where(Job.id == _next_claimable(*kinds))

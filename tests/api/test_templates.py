@@ -1,5 +1,8 @@
 """`/v1/templates`: stored, versioned, and refused where they cannot work."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from api.schemas.templates import EXAMPLE
-from tests.api.bodies import errors
+from tests.api.bodies import PNG, errors
 from vlmq.config import Settings
 
 CHAT = {"name": "llama", "kind": "chat", "chat_template": "{% for m in messages %}{{ m.role }}{% endfor %}"}
@@ -117,7 +120,7 @@ IMAGE = {"role": "user", "content": [{"type": "image", "variable": "photo"}]}
         (CHAT | {"name": "x" * 65}, "invalid_request", "name"),
         (CHAT | {"kind": "other"}, "invalid_request", "kind"),
         (CHAT | {"chat_template": None}, "invalid_request", "chat_template"),
-        (CHAT | {"chat_template": "x" * 100_001}, "invalid_request", "chat_template"),
+        (CHAT | {"chat_template": "x" * 50_001}, "invalid_request", "chat_template"),
         (CHAT | {"messages": []}, "invalid_request", "messages"),
         (CHAT | {"generation": {"seed": 1}}, "invalid_request", "generation"),
         (CHAT | {"chat_template": "{% if %}"}, "template_error", "chat_template"),
@@ -125,9 +128,10 @@ IMAGE = {"role": "user", "content": [{"type": "image", "variable": "photo"}]}
         (CHAT | {"chat_template": "{{ lipsum.__globals__ }}"}, "template_forbidden", "chat_template"),
         (CHAT | {"chat_template": "{{ 'a' | attr('b') }}"}, "template_forbidden", "chat_template"),
         (CHAT | {"chat_template": "{% include 'b' %}"}, "template_forbidden", "chat_template"),
-        (CHAT | {"chat_template": "{{" + "(" * 40_000 + ")" * 40_000 + "}}"}, "template_limit", "chat_template"),
+        (CHAT | {"chat_template": "{{" + "(" * 20_000 + ")" * 20_000 + "}}"}, "template_limit", "chat_template"),
         (CHAT | {"version": 3}, "unknown_field", "version"),
         (prompt(messages=[]), "invalid_request", "messages"),
+        (prompt(messages=[{"role": "user", "content": "x" * 30_000}] * 2), "invalid_request", "messages"),
         (prompt(chat_template="x"), "invalid_request", "chat_template"),
         (prompt(messages=[{"role": "user", "content": "{{ answer }}"}]), "template_error", "messages.0.content"),
         (
@@ -161,3 +165,16 @@ def test_a_template_that_cannot_work_is_refused(
     status, found = errors(client, body, "/v1/templates")
     assert (status, found[0]) == (422, (code, param))
     assert get(client, "/v1/templates")["data"] == []
+
+
+def test_the_examples_of_the_documentation_are_taken(client: FlaskClient) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
+    found = re.findall(r"curl localhost:8000(/v1/\w+) -H '[^']+' -d '(.*?)'\n", text, re.DOTALL)
+    whole = [(path, json.loads(body)) for path, body in found if "…" not in body.replace("file_…", "")]
+    assert [path for path, _ in whole] == ["/v1/jobs", "/v1/templates", "/v1/jobs"]
+    for path, body in whole:
+        for variable in body.get("variables", {}).values():
+            if "file_id" in variable:
+                variable.update(base64=PNG, file_id=None)
+        answer = client.post(path, json=body | ({"model": "scripted"} if path == "/v1/jobs" else {}))
+        assert answer.status_code in (201, 202), answer.json
