@@ -70,7 +70,7 @@ def store_template(
         with services.database.write() as session:
             return _insert(session, tenant, body.name, body.stored(), once), False
     except IntegrityError:
-        # Another request took the version, or the key.
+        # Another request took the key.
         if once is not None and (made := replay_template(services, tenant, once)) is not None:
             return made, True
         if tries == 1:
@@ -79,6 +79,7 @@ def store_template(
 
 
 def _insert(session: Session, tenant: str, name: str, content: dict[str, Any], once: Once | None) -> Template:
+    _lock_name(session, f"{tenant}/{name}")
     mine = (Template.tenant == tenant, Template.name == name)
     newest = session.scalar(select(func.max(Template.version)).where(*mine)) or 0
     now = utc_now()
@@ -94,3 +95,9 @@ def _insert(session: Session, tenant: str, name: str, content: dict[str, Any], o
         )
     session.flush()
     return template
+
+
+def _lock_name(session: Session, name: str) -> None:
+    """Until the transaction ends, nobody else counts versions of this name. SQLite has one writer at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 1))))
