@@ -15,7 +15,6 @@ from sqlalchemy import (
     ScalarSelect,
     and_,
     bindparam,
-    delete,
     func,
     not_,
     or_,
@@ -26,7 +25,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from models.db import UTCDateTime, utc_now
-from models.job import Job, JobFile, JobKind, JobStatus, Outcome
+from models.job import Job, JobKind, JobStatus, Outcome
 from models.outbox import enqueue_delivery
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -256,17 +255,6 @@ def claimable_jobs(session: Session) -> dict[str, int]:
     """How many jobs of each model wait to be claimed now."""
     rows = session.execute(select(Job.model, func.count()).where(*_claimable(utc_now())).group_by(Job.model))
     return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
-
-
-def delete_forgotten_renders(session: Session, *, older_than_s: float) -> int:
-    """Delete prompts that were rendered for a request that is long over; how many there were."""
-    made_before = utc_now() - timedelta(seconds=older_than_s)
-    forgotten = select(Job.id).where(Job.kind == JobKind.RENDER, Job.created_at < made_before).limit(100)
-    ids = session.scalars(forgotten.with_for_update(skip_locked=True)).all()
-    if ids:
-        session.execute(delete(JobFile).where(JobFile.job_id.in_(ids)))
-        session.execute(delete(Job).where(Job.id.in_(ids)))
-    return len(ids)
 
 
 def _end(session: Session, outcome: Outcome, *guard: ColumnElement[bool]) -> Change | None:

@@ -19,11 +19,11 @@ from models.idempotency import IdempotencyKey
 from models.lifecycle import (
     Change,
     claimable_jobs,
-    delete_forgotten_renders,
     expire_overdue,
     take_back_expired_leases,
 )
 from models.outbox import count_due, take_back_expired_sends
+from models.rendering import delete_forgotten_renders
 from vlmq.config import Settings
 from vlmq.doorbell import LIGHT_QUEUE, Doorbell, gpu_queue
 from vlmq.events import REDIS_ERRORS, EventLog

@@ -7,7 +7,8 @@ from sqlalchemy import select
 from models.db import Database, utc_now
 from models.file import File
 from models.job import Job, JobFile, JobKind, JobStatus, Outcome
-from models.lifecycle import claim_next, delete_forgotten_renders, finish
+from models.lifecycle import claim_next, finish
+from models.rendering import delete_forgotten_renders
 from tests.models.test_lifecycle import insert_job
 
 
