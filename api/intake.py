@@ -17,6 +17,7 @@ from api.schemas.content import (
     VideoUrlPart,
 )
 from api.schemas.job_request import JobRequest
+from models.job import JobKind
 from vlmq.config import ServedModel, Settings
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import check_url
@@ -51,11 +52,14 @@ class Draft:
     messages: list[dict[str, Any]] = field(default_factory=list)
     files: list[FileUse] = field(default_factory=list)
     inline: list[InlineUse] = field(default_factory=list)
+    kind: JobKind = JobKind.GENERATE
 
     @property
     def request(self) -> dict[str, Any]:
-        request = {"messages": self.messages, "generation": self.body.generation.stored()}
-        return request if self.body.allow_degraded else request | {"allow_degraded": False}
+        stored = {"messages": self.messages, "generation": self.body.generation.stored()}
+        if not self.body.allow_degraded:
+            stored["allow_degraded"] = False
+        return stored | self.body.prompt_fields()
 
 
 def draft(body: JobRequest, settings: Settings) -> Draft:

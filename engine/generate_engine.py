@@ -34,6 +34,7 @@ from engine.types import (
     FinishReason,
     GenerationParameters,
     PromptRequest,
+    RenderTemplate,
     Sequence,
     Started,
 )
@@ -48,12 +49,12 @@ _CLOSE_S = 30.0
 class GenerateEngine:
     """An `Engine` around one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, render: RenderTemplate | None = None) -> None:
         self._model = checkpoint.model
         share_media_without_deepstack(self._model)
         self._vocabulary = Vocabulary(checkpoint.tokenizer, hidden_tokens(checkpoint.processor))
         self._description = checkpoint.description
-        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities)
+        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities, render)
         self._options = OptionReader(self._model, checkpoint.tokenizer)
 
         self._line = Line()
@@ -90,6 +91,8 @@ class GenerateEngine:
             max_new_tokens=room,
             inputs=built,
             options=self._options.read(parameters, room),
+            prompt=built.text,
+            lead=built.lead,
         )
 
     def submit(self, sequence: Sequence) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from engine.chat import ChatRenderer
-from engine.types import Modality, PromptRequest, VideoClip
+from engine.types import Modality, PromptRequest, RenderTemplate, VideoClip
 from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
@@ -18,9 +18,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """The processor's tensors, on the CPU, and what they cost. `continues` the assistant's last message or not."""
+    """The processor's tensors, on the CPU, and what they cost. `continues` the assistant's last message or not.
+
+    `text` is what the template wrote, with one placeholder a medium; `lead` is as in `Sequence`.
+    """
 
     inputs: Any
+    text: str
+    lead: str
     continues: bool
     tokens: int
     image_tokens: int
@@ -30,9 +35,9 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts with one checkpoint's processor, for many threads at once."""
 
-    def __init__(self, processor: Any, modalities: frozenset[Modality]) -> None:
+    def __init__(self, processor: Any, modalities: frozenset[Modality], render: RenderTemplate | None = None) -> None:
         self._processor = processor
-        self._chats = ChatRenderer(processor, modalities)
+        self._chats = ChatRenderer(processor, modalities, render)
 
     def build(self, request: PromptRequest) -> Prompt:
         """Render the chat and process it with its pixels.
@@ -40,14 +45,16 @@ class PromptBuilder:
         Raises:
             VlmqError: see `Engine.prepare`.
         """
-        inputs = self._process(self._chats.render(request), request)
+        text = self._chats.render(request)
+        inputs = self._process(text, request)
         ids = inputs["input_ids"][0]
         image_tokens = _count(ids, self._processor.image_token_ids)
         video_tokens = _count(ids, self._processor.video_token_ids)
         if request.videos and not request.images and not video_tokens:
             # Some families write a video's frames with the image token.
             image_tokens, video_tokens = 0, image_tokens
-        return Prompt(inputs, request.continues, len(ids), image_tokens, video_tokens)
+        lead = self._processor.tokenizer.decode(ids, skip_special_tokens=True) if request.return_full_text else ""
+        return Prompt(inputs, text, lead, request.continues, len(ids), image_tokens, video_tokens)
 
     def _process(self, text: str, request: PromptRequest) -> Any:
         media: dict[str, Any] = {}

@@ -92,7 +92,11 @@ def media_size(prompt: PromptRequest) -> MediaSize:
 
 
 def last_user_text(prompt: PromptRequest) -> str:
-    content: Any = next((m.get("content") for m in reversed(prompt.messages) if m.get("role") == "user"), None)
+    return text_of(next((message for message in reversed(prompt.messages) if message.get("role") == "user"), {}))
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content: Any = message.get("content")
     if isinstance(content, str):
         return content
     return " ".join(part["text"] for part in content or [] if part.get("type") == "text")

@@ -10,7 +10,7 @@ import threading
 import time
 
 from engine.parameters import check_parameters, fit_into_context
-from engine.script import last_user_text, media_size, read_script
+from engine.script import last_user_text, media_size, read_script, text_of
 from engine.scripted_sequence import ScriptedSequence
 from engine.types import (
     CheckpointSettings,
@@ -19,7 +19,9 @@ from engine.types import (
     FinishReason,
     GenerationParameters,
     PromptRequest,
+    RenderTemplate,
     Sequence,
+    TemplateCall,
 )
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -41,7 +43,8 @@ _CLOSE_S = 30.0
 class ScriptedEngine:
     """An `Engine` without a model."""
 
-    def __init__(self, settings: CheckpointSettings) -> None:
+    def __init__(self, settings: CheckpointSettings, render: RenderTemplate | None = None) -> None:
+        self._render = render
         self._description = EngineDescription(
             engine="scripted",
             checkpoint=settings.checkpoint,
@@ -79,6 +82,7 @@ class ScriptedEngine:
         video_tokens = FRAME_TOKENS * sum(len(clip.frames) for clip in prompt.videos)
         prompt_tokens = len(text.split()) + image_tokens + video_tokens
         script = read_script(text)
+        rendered = self._rendered(prompt)
         room = fit_into_context(parameters, len(script.words()), prompt_tokens, self._description.max_context)
         return Sequence(
             id=id,
@@ -90,6 +94,8 @@ class ScriptedEngine:
             max_new_tokens=room,
             inputs=script,
             options=media_size(prompt),
+            prompt=rendered,
+            lead=rendered if prompt.return_full_text else "",
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -126,6 +132,13 @@ class ScriptedEngine:
             self._closed.set()
             self._changed.notify()
         self._thread.join(_CLOSE_S)
+
+    def _rendered(self, prompt: PromptRequest) -> str:
+        """What the request's template makes of the chat; without one, or without a renderer, just the texts."""
+        if prompt.chat_template is not None and self._render is not None:
+            variables = dict(prompt.template_kwargs)
+            return self._render(TemplateCall(prompt.chat_template, prompt.messages, variables, prompt.continues))
+        return "\n".join(f"{message['role']}: {text_of(message)}" for message in prompt.messages)
 
     def _check_modalities(self, prompt: PromptRequest) -> None:
         if not prompt.messages:

@@ -1,6 +1,6 @@
 """What goes into an engine and what comes out of it. Nothing here needs torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -77,17 +77,37 @@ class PromptRequest:
     videos: list[VideoClip] = field(default_factory=list)
     chat_template: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    return_full_text: bool = False
 
     @property
     def continues(self) -> bool:
         return bool(self.messages) and self.messages[-1].get("role") == "assistant"
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateCall:
+    """A chat for a template that came with it: what transformers would give to the template, special tokens included.
+
+    If it `continues`, the text ends with the last message's.
+    """
+
+    source: str
+    messages: list[dict[str, Any]]
+    variables: dict[str, Any]
+    continues: bool
+
+
+# Renders it where hostile Jinja does no harm; raises VlmqError with TEMPLATE_ERROR, …_FORBIDDEN or …_LIMIT.
+RenderTemplate: TypeAlias = Callable[[TemplateCall], str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
     """One generation, ready to run. `max_new_tokens` is what was asked for, or less if the context has less room.
 
-    `deadline` is a time of `time.monotonic()`. `inputs` and `options` belong to the engine that prepared them.
+    `deadline` is a time of `time.monotonic()`. `inputs` and `options` belong to the engine that prepared them. `prompt`
+    is the text that the template wrote; `lead` is what of it a reader would see, if the full text is wanted, and empty
+    if not.
     """
 
     id: str
@@ -99,6 +119,8 @@ class Sequence:
     max_new_tokens: int
     inputs: Any = field(repr=False)
     options: Any = field(default=None, repr=False)
+    prompt: str = field(default="", repr=False)
+    lead: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

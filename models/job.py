@@ -130,3 +130,4 @@ class Outcome:
     error: dict[str, Any] | None = None
     outputs: list[dict[str, Any]] | None = None
     degraded: dict[str, Any] | None = None
+    prompt: str | None = None

@@ -3,6 +3,7 @@
 from typing import Any
 
 from engine.types import Finished, Output, TokenLogprob
+from tasks.attempt import storable
 
 
 def stored_outputs(result: Finished) -> list[dict[str, Any]] | None:
@@ -15,7 +16,7 @@ def stored_outputs(result: Finished) -> list[dict[str, Any]] | None:
 
 def _stored(output: Output) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "text": _storable(output.text),
+        "text": storable(output.text),
         "finish_reason": output.finish_reason,
         "completion_tokens": output.completion_tokens,
     }
@@ -28,13 +29,8 @@ def _stored(output: Output) -> dict[str, Any]:
 
 def _logprob(token: TokenLogprob) -> dict[str, Any]:
     return {
-        "token": _storable(token.text),
+        "token": storable(token.text),
         "token_id": token.token_id,
         "bytes": list(token.bytes),
         "logprob": token.logprob,
     }
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL cannot store NUL, which a byte-level vocabulary can produce."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

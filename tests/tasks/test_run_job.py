@@ -27,6 +27,7 @@ from models.job import Job, JobStatus
 from models.lifecycle import request_cancel
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
+from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_job
@@ -45,14 +46,17 @@ class Desk:
         self, settings: Settings, database: Database, event_log: EventLog, engine: Engine | None = None
     ) -> None:
         self.database, self.event_log = database, event_log
-        self.engine = engine or ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
-        self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self._media = MediaLoader(settings)
+        settled = CheckpointSettings("scripted", engine="scripted")
+        self.engine = engine or ScriptedEngine(settled, chat_renderer(self._media.templates))
+        self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self.files = FileStore(settings.files_dir)
         served, max_pixels = settings.models["scripted"], settings.limits.max_job_pixels
         conversations = ConversationLoader(database, self.files, self._media, served, max_pixels)
         doorbell = Doorbell(make_celery(settings))
-        self.runner = JobRunner(settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held)
+        self.runner = JobRunner(
+            settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held, self._media.templates
+        )
         self.held.start()
 
     def close(self) -> None:
