@@ -1,0 +1,114 @@
+"""Every family in docs/models.md generates, token for token, what plain transformers does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.generate_engine import GenerateEngine
+from engine.types import CheckpointSettings, GenerationParameters, Picture, PromptRequest, Started, VideoClip
+from tests.engine.families import FAMILIES, save_family
+from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
+from tests.engine.listening import end_of, run
+from vlmq.errors import ErrorCode, VlmqError
+
+LENGTH = 12
+PARAMETERS = GenerationParameters(max_new_tokens=LENGTH, do_sample=False)
+CELLS = [(name, case) for name, family in FAMILIES.items() for case in family.cases]
+GAPS = [(name, case) for name, family in FAMILIES.items() for case in CHATS if case not in family.cases]
+
+
+class Loaded:
+    """A family's checkpoint with an engine around it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder = folder
+        save_family(name, folder)
+        self.checkpoint: Checkpoint = load_checkpoint(CheckpointSettings(str(folder), device="cpu"))
+        self.engine = GenerateEngine(self.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    name: str = request.param
+    made = Loaded(name, tmp_path_factory.mktemp(name))
+    yield made
+    made.engine.close()
+
+
+@contextmanager
+def tokens_of(model: Any) -> Iterator[list[int]]:
+    """The tokens that greedy decoding chooses, read off the model itself."""
+    seen: list[int] = []
+    hook = model.register_forward_hook(lambda _m, _i, output: seen.append(int(output.logits[0, -1].argmax())))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(("loaded", "case"), CELLS, indirect=["loaded"])
+def test_tokens_are_those_of_plain_transformers(
+    loaded: Loaded, case: Any, pictures: list[Picture], clip: VideoClip
+) -> None:
+    chat = CHATS[case]
+    images, clips = pictures[: count(chat, "image")], [clip] * count(chat, "video")
+    inputs = plain_inputs(loaded.folder, chat, images, clips)
+    expected = plain_tokens(loaded.checkpoint.model, inputs, LENGTH)
+    with tokens_of(loaded.checkpoint.model) as seen:
+        events = run(loaded.engine, PromptRequest(chat, images, clips), PARAMETERS)
+
+    end, started = end_of(events, "only"), events[0]
+    assert seen == expected
+    assert end.completion_tokens == len(expected)
+    assert end.text == loaded.checkpoint.tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")
+    assert isinstance(started, Started)
+    assert started.prompt_tokens == inputs["input_ids"].shape[1]
+    assert (started.image_tokens > 0, started.video_tokens > 0) == (bool(images), bool(clips))
+    assert started.image_tokens + started.video_tokens < started.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("loaded", "case"), [cell for cell in CELLS if cell[1] in ("image", "images", "video")], indirect=["loaded"]
+)
+def test_other_pixels_give_other_tokens(loaded: Loaded, case: Any, pictures: list[Picture], clip: VideoClip) -> None:
+    """Otherwise the equality above would say nothing about what a family sees."""
+    chat = CHATS[case]
+    images, clips = pictures[: count(chat, "image")], [clip] * count(chat, "video")
+    answers = []
+    for seen_images, frames in ((images, clip.frames), ([255 - image for image in images], 255 - clip.frames)):
+        changed = [
+            VideoClip(frames, it.timestamps, it.frame_indices, it.fps, it.total_frames, it.duration) for it in clips
+        ]
+        with tokens_of(loaded.checkpoint.model) as seen:
+            run(loaded.engine, PromptRequest(chat, list(seen_images), changed), PARAMETERS)
+        answers.append(seen)
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize(("loaded", "case"), GAPS, indirect=["loaded"])
+def test_what_a_family_does_not_take_is_refused(
+    loaded: Loaded, case: Any, pictures: list[Picture], clip: VideoClip
+) -> None:
+    chat = CHATS[case]
+    images, clips = pictures[: count(chat, "image")], [clip] * count(chat, "video")
+    with pytest.raises(VlmqError) as caught:
+        loaded.engine.prepare("any", PromptRequest(chat, images, clips), PARAMETERS)
+    assert caught.value.code in (ErrorCode.UNSUPPORTED_MODALITY, ErrorCode.TEMPLATE_ERROR)
+    assert (caught.value.param or "").startswith("messages")
+
+
+@pytest.mark.parametrize("loaded", FAMILIES, indirect=True)
+def test_a_placeholder_in_a_users_text_is_text(loaded: Loaded, pictures: list[Picture]) -> None:
+    processor = loaded.checkpoint.processor
+    words = {"type": "text", "text": f"Is {processor.image_token} a tag?"}
+    chat = [{"role": "user", "content": [{"type": "image"}, words]}]
+    plain = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it a tag?"}]}]
+
+    def image_tokens(messages: list[dict[str, Any]]) -> int:
+        return loaded.engine.prepare("any", PromptRequest(messages, pictures[:1]), PARAMETERS).image_tokens
+
+    assert image_tokens(chat) == image_tokens(plain)
