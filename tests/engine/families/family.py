@@ -35,7 +35,6 @@ class Family:
 
     `make` builds the model and the processor around a tokenizer that has the `special` tokens, and those in `named`
     as attributes of that name. `cases` are the conversations that the family takes: each is a test, and what is
-    missing must be refused. `refused_at_load` are the words of the refusal, for a family that cannot be served.
     """
 
     name: str
@@ -55,6 +54,7 @@ def tokenizer(family: Family) -> Any:
         extra_special_tokens={key: value for key, value in family.named.items() if key != "bos_token"},
         **{key: value for key, value in family.named.items() if key == "bos_token"},
     )
+    made.chat_template = None
     made.add_special_tokens({"additional_special_tokens": list(family.special)}, replace_extra_special_tokens=False)
     return made
 

@@ -19,7 +19,8 @@ _TEMPLATE = (
 
 def gemma3(words: Any) -> tuple[Any, Any]:
     config = hf.Gemma3Config(
-        text_config=text_config(words, head_dim=16, sliding_window=16),
+        text_config=text_config(words, head_dim=16, sliding_window=16, tie_word_embeddings=False),
+        tie_word_embeddings=False,
         vision_config={"image_size": 32, "patch_size": 8, "vision_use_head": False, **VISION},
         mm_tokens_per_image=4,
         **ids(
