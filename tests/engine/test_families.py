@@ -9,10 +9,18 @@ import pytest
 
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.generate_engine import GenerateEngine
-from engine.types import CheckpointSettings, GenerationParameters, Picture, PromptRequest, Started, VideoClip
+from engine.types import (
+    CheckpointSettings,
+    Finished,
+    GenerationParameters,
+    Picture,
+    PromptRequest,
+    Started,
+    VideoClip,
+)
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
-from tests.engine.listening import end_of, run
+from tests.engine.listening import end_of, read_ends, run
 from vlmq.errors import ErrorCode, VlmqError
 
 LENGTH = 12
@@ -99,6 +107,32 @@ def test_what_a_family_does_not_take_is_refused(
         loaded.engine.prepare("any", PromptRequest(chat, images, clips), PARAMETERS)
     assert caught.value.code in (ErrorCode.UNSUPPORTED_MODALITY, ErrorCode.TEMPLATE_ERROR)
     assert (caught.value.param or "").startswith("messages")
+
+
+@pytest.mark.parametrize(
+    "loaded", [name for name, family in FAMILIES.items() if "image and video" in family.cases], indirect=True
+)
+def test_tokens_of_images_and_of_videos_are_counted_apart(
+    loaded: Loaded, pictures: list[Picture], clip: VideoClip
+) -> None:
+    def counts(case: Any, images: list[Picture], clips: list[VideoClip]) -> tuple[int, int]:
+        sequence = loaded.engine.prepare("any", PromptRequest(CHATS[case], images, clips), PARAMETERS)
+        return sequence.image_tokens, sequence.video_tokens
+
+    (image_tokens, _), (_, video_tokens) = counts("image", pictures[:1], []), counts("video", [], [clip])
+    assert counts("image and video", pictures[:1], [clip]) == (image_tokens, video_tokens)
+
+
+@pytest.mark.parametrize("loaded", FAMILIES, indirect=True)
+def test_sequences_run_one_at_a_time_each_with_its_own_images(loaded: Loaded, pictures: list[Picture]) -> None:
+    chats = [PromptRequest(CHATS["image"], [picture]) for picture in pictures]
+    alone = [end_of(run(loaded.engine, chat, PARAMETERS), "only") for chat in chats]
+    for index, chat in enumerate(chats):
+        loaded.engine.submit(loaded.engine.prepare(str(index), chat, PARAMETERS))
+    events = read_ends(loaded.engine, len(chats))
+    assert [end_of(events, str(index)).text for index in range(len(chats))] == [end.text for end in alone]
+    borders = [event.id for event in events if isinstance(event, Started | Finished)]
+    assert borders == [str(index) for index in range(len(chats)) for _ in range(2)]
 
 
 @pytest.mark.parametrize("loaded", FAMILIES, indirect=True)

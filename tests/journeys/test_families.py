@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from api.app import create_app
 from api.services import EXTENSION
@@ -22,7 +23,6 @@ from tasks.run_job import JobRunner
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
-from transformers import AutoModelForImageTextToText, AutoTokenizer
 from vlmq.config import ServedModel, Settings
 from vlmq.doorbell import Doorbell, make_celery
 from vlmq.events import EventLog

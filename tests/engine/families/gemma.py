@@ -69,12 +69,13 @@ FAMILIES = (
     ),
     Family(
         "paligemma",
-        "PaliGemma, PaliGemma 2",
-        "google/paligemma2-3b-mix-224",
+        "PaliGemma",
+        "google/paligemma-3b-mix-224",
         paligemma,
         ("image", "images"),
         ("<image>",),
         {"bos_token": "<bos>"},
-        remark="one user message with at least one image, as it was trained; anything else needs a `chat_template`",
+        remark="one message of the user, with at least one image in it. Its checkpoints have no chat template, so vlmq "
+        "writes the prompt that it was trained on: the images, then the text.",
     ),
 )

@@ -86,11 +86,12 @@ FAMILIES = (
     ),
     Family(
         "smolvlm",
-        "SmolVLM, SmolVLM2",
+        "SmolVLM",
         "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
         smolvlm,
         (*STILL, "video"),
         (*_TOKENS, "<global-img>", "<video>", *_TILES),
         {"bos_token": "<|im_start|>"},
+        remark="images or videos, not both in one conversation: its processor would lose the images.",
     ),
 )

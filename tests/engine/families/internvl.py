@@ -34,7 +34,7 @@ def internvl(words: Any) -> tuple[Any, Any]:
 FAMILIES = (
     Family(
         "internvl",
-        "InternVL 2.5, 3, 3.5",
+        "InternVL",
         "OpenGVLab/InternVL3-1B-hf",
         internvl,
         ALL,

@@ -57,12 +57,10 @@ def mistral3(words: Any) -> tuple[Any, Any]:
 
 
 FAMILIES = (
-    Family(
-        "pixtral", "Pixtral", "mistral-community/pixtral-12b", pixtral, STILL, _TOKENS, {"bos_token": "<s>"}
-    ),
+    Family("pixtral", "Pixtral", "mistral-community/pixtral-12b", pixtral, STILL, _TOKENS, {"bos_token": "<s>"}),
     Family(
         "mistral3",
-        "Mistral Small 3.1, 3.2",
+        "Mistral 3",
         "mistralai/Mistral-Small-3.1-24B-Instruct-2503",
         mistral3,
         STILL,
