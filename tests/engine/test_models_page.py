@@ -1,6 +1,7 @@
 """The table in docs/models.md says what the families' tests show, and nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,12 @@ def test_every_cell_is_a_test() -> None:
     assert sorted([*test_families.CELLS, *test_families.GAPS]) == sorted(
         (name, case) for name in FAMILIES for case in COLUMNS.values()
     )
-    for test in (
+    parametrized: tuple[Any, ...] = (
         test_families.test_sequences_run_one_at_a_time_each_with_its_own_images,
         test_families_quantized.test_eight_bits_hardly_change_what_a_family_sees,
         over_http.test_a_job_over_http_ends_with_what_plain_transformers_says,
-    ):
+    )
+    for test in parametrized:
         (mark,) = (mark for mark in test.pytestmark if mark.name == "parametrize")
         assert list(mark.args[1]) == list(FAMILIES), test.__name__
 

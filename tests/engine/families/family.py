@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 import transformers as hf
+from tokenizers.processors import TemplateProcessing
 
 from vlmq.config import BUNDLED_CHECKPOINT
 
@@ -35,6 +36,7 @@ class Family:
 
     `make` builds the model and the processor around a tokenizer that has the `special` tokens, and those in `named`
     as attributes of that name. `cases` are the conversations that the family takes: each is a test, and what is
+    missing must be refused. With `adds_bos` the tokenizer writes the start token by itself. A `remark` is for the docs.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Family:
     cases: tuple[Case, ...]
     special: tuple[str, ...] = ()
     named: dict[str, str] = field(default_factory=dict)
+    adds_bos: bool = False
     remark: str = ""
 
 
@@ -56,10 +59,13 @@ def tokenizer(family: Family) -> Any:
     )
     made.chat_template = None
     made.add_special_tokens({"additional_special_tokens": list(family.special)}, replace_extra_special_tokens=False)
+    if family.adds_bos:
+        start = (made.bos_token, made.bos_token_id)
+        made.backend_tokenizer.post_processor = TemplateProcessing(single=f"{start[0]} $A", special_tokens=[start])
     return made
 
 
-def ids(words: Any, **tokens: str) -> dict[str, int]:
+def ids(words: Any, **tokens: str) -> dict[str, Any]:
     """The ids of tokens, by the names that a configuration has for them."""
     return {name: words.convert_tokens_to_ids(token) for name, token in tokens.items()}
 

@@ -30,7 +30,7 @@ def gemma3(words: Any) -> tuple[Any, Any]:
             image_token_index="<image_soft_token>",
         ),
     )
-    processor: Any = hf.Gemma3Processor(  # type: ignore[no-untyped-call]
+    processor: Any = hf.Gemma3Processor(
         hf.Gemma3ImageProcessor(size={"height": 32, "width": 32}), words, chat_template=_TEMPLATE, image_seq_length=4
     )
     return hf.Gemma3ForConditionalGeneration(config), processor
@@ -66,6 +66,7 @@ FAMILIES = (
             "eoi_token": "<end_of_image>",
             "image_token": "<image_soft_token>",
         },
+        adds_bos=True,
     ),
     Family(
         "paligemma",

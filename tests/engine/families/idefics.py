@@ -56,8 +56,8 @@ def smolvlm(words: Any) -> tuple[Any, Any]:
         scale_factor=2,
         **ids(words, image_token_id="<image>"),
     )
-    sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
-    processor: Any = hf.SmolVLMProcessor(  # type: ignore[no-untyped-call]
+    sizes: dict[str, Any] = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+    processor: Any = hf.SmolVLMProcessor(
         hf.SmolVLMImageProcessor(**sizes),
         words,
         hf.SmolVLMVideoProcessor(
@@ -65,7 +65,6 @@ def smolvlm(words: Any) -> tuple[Any, Any]:
             max_image_size={"longest_edge": 32},
             fps=1,
             num_frames=64,
-            video_sampling={"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 32}},
         ),
         image_seq_len=4,
         chat_template="<|im_start|>" + _BODY,
@@ -74,7 +73,16 @@ def smolvlm(words: Any) -> tuple[Any, Any]:
 
 
 FAMILIES = (
-    Family("idefics2", "Idefics2", "HuggingFaceM4/idefics2-8b", idefics2, STILL, _TOKENS),
+    Family(
+        "idefics2",
+        "Idefics2",
+        "HuggingFaceM4/idefics2-8b",
+        idefics2,
+        STILL,
+        _TOKENS,
+        {"bos_token": "<s>"},
+        adds_bos=True,
+    ),
     Family(
         "idefics3",
         "Idefics3",
@@ -83,6 +91,7 @@ FAMILIES = (
         STILL,
         (*_TOKENS, "<global-img>", *_TILES),
         {"bos_token": "<|begin_of_text|>"},
+        adds_bos=True,
     ),
     Family(
         "smolvlm",

@@ -21,7 +21,7 @@ def internvl(words: Any) -> tuple[Any, Any]:
         **ids(words, image_token_id="<IMG_CONTEXT>"),
     )
     size = {"height": 32, "width": 32}
-    processor: Any = hf.InternVLProcessor(  # type: ignore[no-untyped-call]
+    processor: Any = hf.InternVLProcessor(
         hf.GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=3),
         words,
         hf.InternVLVideoProcessor(size=size),

@@ -119,7 +119,16 @@ def llava_onevision(words: Any) -> tuple[Any, Any]:
 
 
 FAMILIES = (
-    Family("llava", "LLaVA 1.5", "llava-hf/llava-1.5-7b-hf", llava, STILL, ("<image>",)),
+    Family(
+        "llava",
+        "LLaVA 1.5",
+        "llava-hf/llava-1.5-7b-hf",
+        llava,
+        STILL,
+        ("<image>",),
+        {"bos_token": "<s>"},
+        adds_bos=True,
+    ),
     Family(
         "llava_interleave",
         "LLaVA-Interleave (Qwen)",
@@ -136,6 +145,7 @@ FAMILIES = (
         STILL,
         ("<image>",),
         {"bos_token": "<s>"},
+        adds_bos=True,
     ),
     Family(
         "llava_onevision",

@@ -24,14 +24,12 @@ _TOKENS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", 
 
 
 def _vision() -> Any:
-    return hf.PixtralVisionConfig(image_size=64, patch_size=8, head_dim=16, **VISION)
+    return hf.PixtralVisionConfig(image_size=64, patch_size=8, **VISION)
 
 
 def _processor(words: Any, template: str, merge: int) -> Any:
     pictures = hf.PixtralImageProcessor(size={"longest_edge": 64}, patch_size=8)
-    made: Any = hf.PixtralProcessor(  # type: ignore[no-untyped-call]
-        pictures, words, patch_size=8, spatial_merge_size=merge, chat_template=template
-    )
+    made: Any = hf.PixtralProcessor(pictures, words, patch_size=8, spatial_merge_size=merge, chat_template=template)
     return made
 
 
@@ -57,7 +55,16 @@ def mistral3(words: Any) -> tuple[Any, Any]:
 
 
 FAMILIES = (
-    Family("pixtral", "Pixtral", "mistral-community/pixtral-12b", pixtral, STILL, _TOKENS, {"bos_token": "<s>"}),
+    Family(
+        "pixtral",
+        "Pixtral",
+        "mistral-community/pixtral-12b",
+        pixtral,
+        STILL,
+        _TOKENS,
+        {"bos_token": "<s>"},
+        adds_bos=True,
+    ),
     Family(
         "mistral3",
         "Mistral 3",
@@ -66,5 +73,6 @@ FAMILIES = (
         STILL,
         _TOKENS,
         {"bos_token": "<s>"},
+        adds_bos=True,
     ),
 )

@@ -48,5 +48,6 @@ FAMILIES = (
         STILL,
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>", "<|image|>"),
         {"bos_token": "<|begin_of_text|>"},
+        adds_bos=True,
     ),
 )

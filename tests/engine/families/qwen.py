@@ -18,10 +18,10 @@ _TEMPLATE = (
 _WITH_DEFAULT = "{% set default_system = true %}" + _TEMPLATE
 _TOKENS = (*CHATML, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-_PIXELS = {"patch_size": 8, "size": {"shortest_edge": 1024, "longest_edge": 4096}}
+_PIXELS: dict[str, Any] = {"patch_size": 8, "size": {"shortest_edge": 1024, "longest_edge": 4096}}
 
 
-def _ids(words: Any) -> dict[str, int]:
+def _ids(words: Any) -> dict[str, Any]:
     return ids(
         words,
         image_token_id="<|image_pad|>",
