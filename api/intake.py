@@ -56,7 +56,7 @@ class Draft:
 
     @property
     def request(self) -> dict[str, Any]:
-        stored = {"messages": self.messages, "generation": self.body.generation.stored()}
+        stored: dict[str, Any] = {"messages": self.messages, "generation": self.body.generation.stored()}
         if not self.body.allow_degraded:
             stored["allow_degraded"] = False
         return stored | self.body.prompt_fields()

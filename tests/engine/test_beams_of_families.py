@@ -1,20 +1,16 @@
 """Beams and several texts share a prompt's media in every family, as they do in plain transformers."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from transformers import AutoProcessor
 
 from engine.checkpoint import load_checkpoint
 from engine.generate_engine import GenerateEngine
 from engine.types import CheckpointSettings, GenerationParameters, Picture, PromptRequest, VideoClip
 from tests.engine.families import FAMILIES, save_family
+from tests.engine.families.reference import CHATS, count, plain_inputs
 from tests.engine.listening import finish
-
-TEXT = {"type": "text", "text": "What is it?"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -23,23 +19,16 @@ def test_a_family_takes_beams_and_several_texts(
 ) -> None:
     save_family(name, tmp_path)
     checkpoint = load_checkpoint(CheckpointSettings(str(tmp_path), device="cpu"))
-    processor: Any = AutoProcessor.from_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     engine = GenerateEngine(checkpoint)
-    videos = ["video"] if "video" in engine.description.modalities else []
-    for kinds in ([], ["image"], ["image", "image"], videos):
-        chat = [{"role": "user", "content": [*({"type": kind} for kind in kinds), TEXT]}]
-        images, clips = pictures[: kinds.count("image")], [clip] * kinds.count("video")
-        inputs = processor(
-            text=[processor.apply_chat_template(chat, add_generation_prompt=True)],
-            images=[[Image.fromarray(picture) for picture in images]] if images else None,
-            videos=[item.frames for item in clips] or None,
-            return_tensors="pt",
-        )
+    for case in FAMILIES[name].cases:
+        chat = CHATS[case]
+        images, clips = pictures[: count(chat, "image")], [clip] * count(chat, "video")
+        inputs = plain_inputs(tmp_path, chat, images, clips)
         for named in ({"num_beams": 3, "do_sample": False}, {"num_return_sequences": 2, "do_sample": True}):
             prompt = PromptRequest(chat, images, clips)
             end = finish(engine, prompt, GenerationParameters(max_new_tokens=8, seed=4, **named))  # type: ignore[arg-type]
             torch.manual_seed(4)
             rows = checkpoint.model.generate(**inputs, max_new_tokens=8, **named)[:, inputs["input_ids"].shape[1] :]
             texts = checkpoint.tokenizer.decode_batch(rows.tolist(), skip_special_tokens=True)
-            assert [output.text for output in end.outputs] == [text.rstrip("\ufffd") for text in texts], kinds
+            assert [output.text for output in end.outputs] == [text.rstrip("\ufffd") for text in texts], case
     engine.close()

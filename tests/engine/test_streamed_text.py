@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.generate_engine import GenerateEngine
 from engine.types import CheckpointSettings, Delta, Finished, GenerationParameters
-from tests.engine.families import llava, tokenizer
+from tests.engine.families.llava import llava
 from tests.engine.listening import ask, run, text_of
+from vlmq.config import BUNDLED_CHECKPOINT
 
 TEXT = "Grün 字 🙂 e\u0301 👩‍👩‍👧‍👦 done!"
 MARKS = ("<image>", "<end_of_utterance>", "<fake_token_around_image>")
@@ -48,7 +49,9 @@ def byte_fallback() -> Any:
 
 
 def bundled() -> Any:
-    return tokenizer(*MARKS)
+    made: Any = hf.AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)
+    made.add_special_tokens({"additional_special_tokens": list(MARKS)})
+    return made
 
 
 KINDS: dict[str, Callable[[], Any]] = {"bundled": bundled, "byte_level": byte_level, "byte_fallback": byte_fallback}

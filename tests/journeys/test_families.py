@@ -102,7 +102,7 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
     files = FileStore(settings.files_dir)
     conversations = ConversationLoader(database, files, media, served, settings.limits.max_job_pixels)
     doorbell = Doorbell(make_celery(settings))
-    runner = JobRunner(settings, name, "w1", database, doorbell, conversations, engine, held)
+    runner = JobRunner(settings, name, "w1", database, doorbell, conversations, engine, held, media.templates)
     app = create_app(settings)
     held.start()
     try:
