@@ -18,6 +18,7 @@ from vlmq.config import Settings
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import fetch
+from vlmq.video_backends import VideoBackend
 
 __all__ = ["DecodedImage", "DecodedVideo", "LocalFile", "MediaLoader", "RemoteUrl", "Source", "VideoSampling"]
 
@@ -110,7 +111,13 @@ class MediaLoader:
             return DecodedImage(pixels, opened.sha256)
 
     def load_video(
-        self, source: Source, sampling: VideoSampling, *, param: str, cutoff: Cutoff | None = None
+        self,
+        source: Source,
+        sampling: VideoSampling,
+        *,
+        param: str,
+        cutoff: Cutoff | None = None,
+        backend: VideoBackend = "pyav",
     ) -> DecodedVideo:
         """The frames that `sampling` means of the video behind `source`; a `cutoff` ends it early.
 
@@ -121,7 +128,7 @@ class MediaLoader:
         limits, cutoff = self._limits, cutoff or Cutoff()
         with self._open(source, limits.max_video_bytes, param, cutoff) as opened:
             media_type = video_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
-            job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling)
+            job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling, backend)
             with _naming(param):
                 frames, facts = self._sandbox.video(job, opened.file, limits.decode_timeout_s, cutoff)
             return DecodedVideo(

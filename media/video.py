@@ -11,6 +11,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from media.backends import READERS, Reader
 from media.frame_reader import FrameReader, FramesMissingError
 from media.jobs import VideoFacts, VideoJob
 from media.pixels import PixelSink
@@ -68,7 +69,7 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         timeline = None if job.media_type in WITHOUT_SEEKING else indexed_timeline(stream)
         if timeline is not None:
             try:
-                return _decode(job, container, stream, timeline, sink)
+                return _decode(job, container, stream, timeline, sink, source)
             except FramesMissingError:
                 # The rate was not as constant as it looked, or the file is cut: reading the packets will tell.
                 container.seek(timeline.times[0], stream=stream)
@@ -78,14 +79,19 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         if len(timeline.times) < stream.frames and job.media_type in (MediaType.MP4, MediaType.QUICKTIME):
             raise _invalid(f"is truncated: it has {len(timeline.times)} of {stream.frames} frames")
         try:
-            return _decode(job, container, stream, timeline, sink)
+            return _decode(job, container, stream, timeline, sink, source)
         except FramesMissingError as missing:
             at = float((missing.time - timeline.times[0]) * _time_base(stream))
             raise _invalid(f"is damaged or truncated: the frame at {at:.3f} s cannot be decoded") from missing
 
 
 def _decode(
-    job: VideoJob, container: InputContainer, stream: VideoStream, timeline: Timeline, sink: PixelSink
+    job: VideoJob,
+    container: InputContainer,
+    stream: VideoStream,
+    timeline: Timeline,
+    sink: PixelSink,
+    source: BinaryIO,
 ) -> VideoFacts:
     tick = _time_base(stream)
     total = len(timeline.times)
@@ -96,7 +102,9 @@ def _decode(
     chosen = choose_frames(times, duration, float(tick), job.sampling)
     if not chosen:
         raise _invalid(f"has no frames in the clip that is asked for; it lasts {duration:.3f} s")
-    _write(FrameReader(container, stream, timeline).read(chosen), len(chosen), job, sink)
+    make = READERS.get(job.backend)
+    reader: Reader = FrameReader(container, stream, timeline) if make is None else make(source, timeline, float(tick))
+    _write(reader.read(chosen), len(chosen), job, sink)
     return VideoFacts(
         timestamps=tuple(times[index] for index in chosen),
         frame_indices=tuple(chosen),
