@@ -7,6 +7,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from av.video.frame import VideoFrame
@@ -59,5 +60,5 @@ def prepare(backend: VideoBackend) -> str | None:
 
 def mapped_bytes() -> int:
     """Address space of this process, of which torch takes gigabytes before it has done anything."""
-    with open("/proc/self/statm", encoding="ascii") as facts:
-        return int(facts.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    pages = Path("/proc/self/statm").read_text("ascii").split()[0]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,7 @@
 """One video's bytes -> RGB frames. Runs in a decoding child only."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -40,6 +41,13 @@ _CODECS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Video:
+    source: BinaryIO
+    container: InputContainer
+    stream: VideoStream
+
+
 def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts:
     """Decode the frames that the job means into `sink` as (frames, height, width, 3), upright.
 
@@ -69,7 +77,7 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         timeline = None if job.media_type in WITHOUT_SEEKING else indexed_timeline(stream)
         if timeline is not None:
             try:
-                return _decode(job, container, stream, timeline, sink, source)
+                return _decode(job, _Video(source, container, stream), timeline, sink)
             except FramesMissingError:
                 # The rate was not as constant as it looked, or the file is cut: reading the packets will tell.
                 container.seek(timeline.times[0], stream=stream)
@@ -79,20 +87,14 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         if len(timeline.times) < stream.frames and job.media_type in (MediaType.MP4, MediaType.QUICKTIME):
             raise _invalid(f"is truncated: it has {len(timeline.times)} of {stream.frames} frames")
         try:
-            return _decode(job, container, stream, timeline, sink, source)
+            return _decode(job, _Video(source, container, stream), timeline, sink)
         except FramesMissingError as missing:
             at = float((missing.time - timeline.times[0]) * _time_base(stream))
             raise _invalid(f"is damaged or truncated: the frame at {at:.3f} s cannot be decoded") from missing
 
 
-def _decode(
-    job: VideoJob,
-    container: InputContainer,
-    stream: VideoStream,
-    timeline: Timeline,
-    sink: PixelSink,
-    source: BinaryIO,
-) -> VideoFacts:
+def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -> VideoFacts:
+    stream = video.stream
     tick = _time_base(stream)
     total = len(timeline.times)
     times = [float((time - timeline.times[0]) * tick) for time in timeline.times]
@@ -103,7 +105,10 @@ def _decode(
     if not chosen:
         raise _invalid(f"has no frames in the clip that is asked for; it lasts {duration:.3f} s")
     make = READERS.get(job.backend)
-    reader: Reader = FrameReader(container, stream, timeline) if make is None else make(source, timeline, float(tick))
+    if make is None:
+        reader: Reader = FrameReader(video.container, stream, timeline)
+    else:
+        reader = make(video.source, timeline, float(tick))
     _write(reader.read(chosen), len(chosen), job, sink)
     return VideoFacts(
         timestamps=tuple(times[index] for index in chosen),
