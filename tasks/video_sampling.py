@@ -11,6 +11,7 @@ DEFAULT_FRAMES = 8
 DEFAULT_MAX_FRAMES = 128
 # What transformers takes for a list of frames that comes without times.
 LISTED_FPS = 24.0
+_WAYS = ("num_frames", "fps", "frame_indices", "timestamps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class SamplingRules:
 
     def sampling(self, part: dict[str, Any], pixels: int) -> VideoSampling:
         """Of a stored part; `pixels` are what all its frames together may have."""
-        way = {name: part[name] for name in ("num_frames", "fps", "frame_indices", "timestamps") if name in part}
+        way: dict[str, Any] = {name: part[name] for name in _WAYS if name in part}
         min_frames = 1
         if not way:
             way, min_frames = self._default()

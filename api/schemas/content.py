@@ -135,7 +135,7 @@ class Sampling(Strict):
 
 
 def _sampling(message: str, field: str) -> PydanticCustomError:
-    return PydanticCustomError("sampling", message, {"field": field})  # type: ignore[arg-type]
+    return PydanticCustomError("sampling", message, {"field": field})
 
 
 class FrameObject(Strict):
