@@ -161,7 +161,9 @@ class _Intake:
             self.sources.take(stored, "video", *_given(part, param))
         backend = part.backend or part.video_load_backend
         sampling = part.model_dump(include=set(SAMPLING_FIELDS), exclude_none=True)
-        return stored | sampling | ({} if backend is None else {"backend": backend})
+        # In place: the file's id is written into this very part when its bytes are kept.
+        stored.update(sampling if backend is None else sampling | {"backend": backend})
+        return stored
 
     def _has_too_many_frames(self, part: VideoPart | VideoUrlPart, param: str) -> bool:
         limit = min(self._served.max_frames or self._limits.max_video_frames, self._limits.max_video_frames)
