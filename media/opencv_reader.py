@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ class OpenCvReader:
         self._cv2: Any = importlib.import_module("cv2")
         self._source = io.BufferedReader(OwnPosition(source))
         self._timeline = timeline
-        self._times_ms = [(time - timeline.times[0]) * tick_s * 1000 for time in timeline.times]
+        self._times_ms = array("d", ((time - timeline.times[0]) * tick_s * 1000 for time in timeline.times))
         self._slack_ms = tick_s * 500 + 1e-3
         self._capture: Any = None
         self._begin_ms = 0.0

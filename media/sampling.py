@@ -7,7 +7,7 @@ from media.jobs import VideoSampling
 from vlmq.errors import ErrorCode, VlmqError
 
 
-def choose_frames(times: list[float], duration: float, tick: float, sampling: VideoSampling) -> list[int]:
+def choose_frames(times: Sequence[float], duration: float, tick: float, sampling: VideoSampling) -> list[int]:
     """Indices, ascending and distinct, of the frames that `sampling` means; empty when the clip holds no frame.
 
     `times` are the display times of all frames in seconds from the first, ascending; each frame stays on until the
@@ -52,7 +52,7 @@ def _numbered(indices: Sequence[int], total: int) -> list[int]:
     return list(indices)
 
 
-def _shown_at(moments: Sequence[float], times: list[float], duration: float, slack: float) -> list[int]:
+def _shown_at(moments: Sequence[float], times: Sequence[float], duration: float, slack: float) -> list[int]:
     beyond = [moment for moment in moments if moment > duration + slack]
     if beyond:
         message = f"The video lasts {duration:.3f} s; nothing is shown at {beyond[0]:.3f} s."
