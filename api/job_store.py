@@ -74,8 +74,9 @@ def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, t
     Raises:
         VlmqError: what `replay` raises, or FILE_NOT_FOUND.
     """
-    limit = services.settings.limits.max_image_bytes
-    kept = [services.files.put([use.image.data], limit=limit, param=use.param) for use in draft.inline]
+    # Each was held to the limit of its kind when it was read.
+    limit = services.settings.limits.max_upload_bytes
+    kept = [services.files.put(use.file.chunks(), limit=limit, param=use.param) for use in draft.inline]
     try:
         with services.database.write() as session:
             return _insert(session, services, tenant, draft, kept=kept, once=once), False
@@ -123,7 +124,7 @@ def _insert(
             tenant=tenant,
             sha256=stored.sha256,
             size=stored.size,
-            media_type=use.image.media_type,
+            media_type=use.file.media_type,
             inline=True,
         )
         use.part["file_id"] = file.id

@@ -20,7 +20,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 
 from engine.placement import Placement, place
 from engine.revision import local_revision
-from engine.types import CheckpointSettings, EngineDescription, Modality
+from engine.types import CheckpointSettings, EngineDescription, Modality, VideoDefaults
 from engine.untemplated import TEMPLATES
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -124,7 +124,16 @@ def _describe(
         weight_bytes=sum(tensors.values()),
         max_context=_max_context(settings, model.config, processor),
         modalities=frozenset(supported) & settings.modalities,
+        video_defaults=_video_defaults(getattr(processor, "video_processor", None)),
     )
+
+
+def _video_defaults(video_processor: Any) -> VideoDefaults:
+    def number(name: str) -> Any:
+        value = getattr(video_processor, name, None)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+    return VideoDefaults(number("num_frames"), number("fps"), number("min_frames"), number("max_frames"))
 
 
 def _max_context(settings: CheckpointSettings, config: Any, processor: Any) -> int:

@@ -33,6 +33,16 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoDefaults:
+    """How the checkpoint's own processor samples a video; None where it does not say."""
+
+    num_frames: int | None = None
+    fps: float | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineDescription:
     """What was loaded, in the words that `/v1/models` shows."""
 
@@ -47,6 +57,7 @@ class EngineDescription:
     weight_bytes: int
     max_context: int
     modalities: frozenset[Modality]
+    video_defaults: VideoDefaults = VideoDefaults()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ from tasks.held_jobs import HeldJobs
 from tasks.presence import Presence
 from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
+from tasks.video_sampling import SamplingRules
 from vlmq.config import ServedModel, Settings
 from vlmq.doorbell import RUN_JOB, Doorbell, gpu_queue, make_celery
 from vlmq.errors import VlmqError
@@ -71,7 +72,11 @@ def _consume(
         database=database,
         doorbell=Doorbell(celery),
         conversations=ConversationLoader(
-            database, FileStore(settings.files_dir), media, served, settings.limits.max_job_pixels
+            database,
+            FileStore(settings.files_dir),
+            media,
+            SamplingRules(served, engine.description.video_defaults, settings.limits.max_video_frames),
+            settings.limits.max_job_pixels,
         ),
         engine=engine,
         held=held,

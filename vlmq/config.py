@@ -43,8 +43,12 @@ class ServedModel(BaseModel):
     max_in_flight: PositiveInt = Field(
         2, description="jobs that one worker holds at once; one runs while the next loads its media"
     )
-    default_num_frames: PositiveInt = Field(8, description="frames of a video when the job names no number and no rate")
-    max_frames: PositiveInt = Field(128, description="frames of one video at most")
+    default_num_frames: PositiveInt | None = Field(
+        None, description="frames of a video when the job does not say which; the checkpoint's own default, or 8"
+    )
+    max_frames: PositiveInt | None = Field(
+        None, description="frames of one video at most; the checkpoint's own maximum, or 128"
+    )
     modalities: frozenset[Literal["text", "image", "video"]] = frozenset({"text", "image", "video"})
 
 
@@ -69,6 +73,7 @@ class Limits(BaseModel):
     max_video_bytes: PositiveInt = 2 * 2**30
     max_video_pixels: PositiveInt = Field(8192 * 4320, description="width times height of a video's picture")
     max_video_s: PositiveFloat = 4 * 3600.0
+    max_video_frames: PositiveInt = Field(768, description="frames of one video at most, whatever its model takes")
     fetch_timeout_s: PositiveFloat = Field(60.0, description="a whole download, from connect to the last byte")
     decode_timeout_s: PositiveFloat = 60.0
     decode_memory_bytes: PositiveInt = Field(2 * 2**30, description="address space of one decoding child")
@@ -131,6 +136,9 @@ class Settings(BaseSettings):
     )
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN", description="for gated checkpoints")
 
+    media_root: Path | None = Field(
+        None, description="jobs may name files below this folder by `path`; the workers must see it. Unset: none"
+    )
     models: dict[str, ServedModel] = Field(
         default_factory=lambda: {BUNDLED_MODEL: ServedModel(checkpoint=str(BUNDLED_CHECKPOINT))},
         description='JSON: {"name": {"checkpoint": "…"}}',

@@ -183,8 +183,8 @@ class ModelAnswer(BaseModel):
     engine: str
     modalities: list[str]
     max_in_flight: int
-    default_num_frames: int
-    max_frames: int
+    default_num_frames: int | None
+    max_frames: int | None
     workers: int = Field(description="live workers that hold it")
     details: dict[str, Any] | None = Field(description="the engine's own words: device, dtype, context length, …")
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from engine.engine import Engine
 from engine.scripted import ScriptedEngine
-from engine.types import CheckpointSettings
+from engine.types import CheckpointSettings, VideoDefaults
 from media.load import MediaLoader
 from models.db import Database, utc_now
 from models.delivery import Delivery
@@ -29,6 +29,7 @@ from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
+from tasks.video_sampling import SamplingRules
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_job
 from vlmq.config import Settings, Timing
@@ -51,8 +52,9 @@ class Desk:
         self.engine = engine or ScriptedEngine(settled, chat_renderer(self._media.templates))
         self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self.files = FileStore(settings.files_dir)
-        served, max_pixels = settings.models["scripted"], settings.limits.max_job_pixels
-        conversations = ConversationLoader(database, self.files, self._media, served, max_pixels)
+        limits = settings.limits
+        rules = SamplingRules(settings.models["scripted"], VideoDefaults(), limits.max_video_frames)
+        conversations = ConversationLoader(database, self.files, self._media, rules, limits.max_job_pixels)
         doorbell = Doorbell(make_celery(settings))
         self.runner = JobRunner(
             settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held, self._media.templates
