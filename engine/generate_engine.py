@@ -41,7 +41,7 @@ _CLOSE_S = 30.0
 class GenerateEngine:
     """An `Engine` around one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, warm_up: bool = True) -> None:
         self._model = checkpoint.model
         self._tokenizer = checkpoint.tokenizer
         self._description = checkpoint.description
@@ -59,6 +59,7 @@ class GenerateEngine:
         self._lost = False
         self._last_step = time.monotonic()
         self._events: queue.SimpleQueue[list[Event]] = queue.SimpleQueue()
+        self._warms_up = warm_up
         warm: queue.SimpleQueue[VlmqError | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(warm,), name="engine", daemon=True)
         self._thread.start()
@@ -112,7 +113,7 @@ class GenerateEngine:
         self._thread.join(_CLOSE_S)
 
     def _run(self, warm: "queue.SimpleQueue[VlmqError | None]") -> None:
-        error = self._warm_up()
+        error = self._warm_up() if self._warms_up else None
         warm.put(error)
         if error is not None:
             return

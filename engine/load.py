@@ -2,11 +2,13 @@
 
 from engine.engine import Engine
 from engine.scripted import ScriptedEngine
-from engine.types import CheckpointSettings
+from engine.types import CheckpointSettings, OnProgress
 
 
-def load_engine(settings: CheckpointSettings) -> Engine:
+def load_engine(settings: CheckpointSettings, *, on_progress: OnProgress | None = None) -> Engine:
     """Load the checkpoint and start its engine; this takes as long as the model is large.
+
+    `on_progress` is told how far it is.
 
     Raises:
         VlmqError: MODEL_LOAD_FAILED.
@@ -17,4 +19,7 @@ def load_engine(settings: CheckpointSettings) -> Engine:
     from engine.checkpoint import load_checkpoint
     from engine.generate_engine import GenerateEngine
 
-    return GenerateEngine(load_checkpoint(settings))
+    checkpoint = load_checkpoint(settings, on_progress=on_progress)
+    if on_progress is not None and settings.warm_up:
+        on_progress("warming_up", None)
+    return GenerateEngine(checkpoint, warm_up=settings.warm_up)

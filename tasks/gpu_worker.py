@@ -16,6 +16,7 @@ from models.db import Database
 from models.worker import WorkerState
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
+from tasks.loading_news import LoadingNews
 from tasks.presence import Presence
 from tasks.run_job import JobRunner
 from vlmq.config import ServedModel, Settings
@@ -38,7 +39,7 @@ def run(settings: Settings, model: str) -> int:
     presence = Presence(database, settings, model=model)
     presence.start()
     try:
-        engine = load_engine(checkpoint_settings(settings, served))
+        engine = load_engine(checkpoint_settings(settings, served), on_progress=LoadingNews(presence))
     except VlmqError as error:
         log.error("the model could not be loaded", model=model, reason=error.message)
         presence.set_state(WorkerState.FAILED, {"error": error.message})
@@ -131,7 +132,12 @@ def checkpoint_settings(settings: Settings, served: ServedModel) -> CheckpointSe
         revision=served.revision,
         device=served.device,
         dtype=served.dtype,
+        device_map=served.device_map,
         attn_implementation=served.attn_implementation,
+        quantization=served.quantization,
+        adapter=served.adapter,
+        adapter_revision=served.adapter_revision,
+        warm_up=served.warm_up,
         max_model_len=served.max_model_len,
         modalities=served.modalities,
         token=None if settings.hf_token is None else settings.hf_token.get_secret_value(),

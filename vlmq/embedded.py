@@ -205,6 +205,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "VLMQ_HOST": settings.host,
         "VLMQ_PORT": str(settings.port),
         "VLMQ_MODELS": json.dumps({name: model.model_dump(mode="json") for name, model in settings.models.items()}),
+        # The models are all said above, wherever they were read from.
+        "VLMQ_MODELS_FILE": "",
         "VLMQ_DEV_ALLOW_PRIVATE_URLS": str(settings.dev_allow_private_urls),
         "VLMQ_WEBHOOKS__SECRET": secret.get_secret_value() if secret else "",
     }
