@@ -3,17 +3,16 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from optimum import quanto as _untyped_quanto
 from torch import nn
 from transformers import BitsAndBytesConfig, QuantoConfig
 
 from vlmq.errors import ErrorCode, VlmqError
 
-quanto: Any = _untyped_quanto
 logger = logging.getLogger(__name__)
 
 # Quanto's kernels take whole tiles of this size.
@@ -39,13 +38,14 @@ def quantization(name: str, device: str, dtype: torch.dtype) -> Quantization:
     if library == "bitsandbytes" and bits in _BITSANDBYTES:
         if find_spec("bitsandbytes") is None:
             raise _refused(name, "needs the package bitsandbytes: pip install 'vlmq[bitsandbytes]'")
+        if bits == "4bit" and device == "cpu":
+            raise _refused(name, "needs a CUDA device; on a CPU take quanto-int8")
         return Quantization(name, _BITSANDBYTES[bits], _bitsandbytes_config(bits, dtype))
     if library != "quanto" or bits not in _QUANTO:
         known = [f"quanto-{bits}" for bits in _QUANTO] + [f"bitsandbytes-{bits}" for bits in _BITSANDBYTES]
         raise _refused(name, f"is not known; there are {', '.join(known)}")
-    kind, element_size = _QUANTO[bits]
-    _try_quanto(name, kind, device, dtype)
-    return Quantization(name, element_size, QuantoConfig(weights=bits))
+    _try_quanto(name, bits, device, dtype)
+    return Quantization(name, _QUANTO[bits], QuantoConfig(weights=bits))
 
 
 def _bitsandbytes_config(bits: str, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -56,13 +56,15 @@ def _bitsandbytes_config(bits: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def _try_quanto(name: str, kind: Any, device: str, dtype: torch.dtype) -> None:
+def _try_quanto(name: str, bits: str, device: str, dtype: torch.dtype) -> None:
     """Run one layer: quanto compiles kernels when they are first used, which would be in the middle of loading."""
+    # Its import looks for a CUDA toolkit, and complains where there is none: only those who use it should hear that.
+    quanto: Any = import_module("optimum.quanto")
     layer = nn.Sequential(nn.Linear(_TILE, _TILE, device=device, dtype=dtype))
     try:
-        quanto.quantize(layer, weights=kind)
+        quanto.quantize(layer, weights=getattr(quanto, f"q{bits}"))
         quanto.freeze(layer)
-        with torch.inference_mode():
+        with torch.no_grad():  # as generate() runs it
             finite = layer(torch.ones(1, _TILE, device=device, dtype=dtype)).isfinite().all().item()
     except Exception as error:
         logger.warning("%s was tried and failed", name, exc_info=True)
@@ -85,9 +87,6 @@ def _refused(name: str, problem: str) -> VlmqError:
     return VlmqError(ErrorCode.MODEL_LOAD_FAILED, f"The quantization {name} {problem}")
 
 
-_QUANTO: dict[str, tuple[Any, float]] = {
-    "int8": (quanto.qint8, 1.0),
-    "int4": (quanto.qint4, 0.5),
-    "float8": (quanto.qfloat8, 1.0),
-}
+# What a weight takes, in bytes.
+_QUANTO = {"int8": 1.0, "int4": 0.5, "float8": 1.0}
 _BITSANDBYTES = {"8bit": 1.0, "4bit": 0.5}
