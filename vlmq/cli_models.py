@@ -42,7 +42,7 @@ def pull(
 ) -> None:
     """Download a model's checkpoint, and its adapter, before it is served.
 
-    What is there already is not downloaded again, and a download that broke off goes on where it ended.
+    Files that are there already are not downloaded again, so a pull that broke off can be given anew.
     """
     from vlmq.config import get_settings
 

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub, in its own cache: downloaded once, taken up again where a download broke off.
+"""Checkpoints from the Hugging Face hub, in its own cache: each file is downloaded once.
 
 Needs huggingface_hub, which comes with the worker's packages, and neither torch nor transformers.
 """
@@ -134,7 +134,7 @@ def _counting(on_bytes: OnBytes | None, total: int) -> type[Any]:
     return CountingBar
 
 
-_KEPT = "what has come so far is kept, and another try goes on from there"
+_KEPT = "the files that came whole are kept, and another try fetches the rest"
 # The first that fits: a gated repository is also a repository that was not found.
 _EXPLANATIONS: tuple[tuple[type[BaseException], str], ...] = (
     (GatedRepoError, "is gated: ask for access on its page at the hub, and set HF_TOKEN"),
