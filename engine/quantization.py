@@ -1,10 +1,13 @@
 """Weights in fewer bits: which kinds there are, and whether one works on this machine."""
 
 import logging
+import os
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +63,7 @@ def _try_quanto(name: str, bits: str, device: str, dtype: torch.dtype) -> None:
     """Run one layer: quanto compiles kernels when they are first used, which would be in the middle of loading."""
     # Its import looks for a CUDA toolkit, and complains where there is none: only those who use it should hear that.
     quanto: Any = import_module("optimum.quanto")
+    _show_ninja()
     layer = nn.Sequential(nn.Linear(_TILE, _TILE, device=device, dtype=dtype))
     try:
         quanto.quantize(layer, weights=getattr(quanto, f"q{bits}"))
@@ -74,6 +78,13 @@ def _try_quanto(name: str, bits: str, device: str, dtype: torch.dtype) -> None:
         raise _refused(name, "does not work on this device; the log says why. quanto-int8 may") from error
     if not finite:
         raise _refused(name, f"gives no numbers in {str(dtype).removeprefix('torch.')} on this device")
+
+
+def _show_ninja() -> None:
+    """Quanto brings ninja along, as a program beside this Python; torch looks for it in the PATH."""
+    programs = Path(sys.executable).parent
+    if shutil.which("ninja") is None and (programs / "ninja").is_file():
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(programs)])
 
 
 def _missing_tools(device: str) -> list[str]:
