@@ -23,7 +23,7 @@ from vlmq.data_dir import DataDir, with_own_secret
 from vlmq.embedded_redis import answers, redis_command
 from vlmq.errors import ExplainedError
 from vlmq.free_port import free_port
-from vlmq.serve_report import print_ready
+from vlmq.serve_report import print_ready, told_stage
 from vlmq.supervisor import TICK_S, Part, PartFailedError, Supervisor
 
 REDIS = "redis"
@@ -124,8 +124,13 @@ class _Stack:
         while not self.stop.made and not done():
             self._tick()
             if time.monotonic() > say_at and self.supervisor.starting:
-                self.notice(f"still starting: {', '.join(self.supervisor.starting)}")
+                self.notice(f"still starting: {', '.join(self._how_far())}")
                 say_at = time.monotonic() + 3 * PATIENCE_S
+
+    def _how_far(self) -> list[str]:
+        """What is still starting; a worker with its stage."""
+        stages = {worker_name(worker.model): worker.details for worker in self._workers() if worker.model is not None}
+        return [name + told_stage(stages.get(name, {})) for name in self.supervisor.starting]
 
     def _upgrade_database(self) -> None:
         try:

@@ -31,7 +31,7 @@ def adapter(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name, parameter in made.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    made.save_pretrained(folder)
+    made.save_pretrained(str(folder))
     return folder
 
 

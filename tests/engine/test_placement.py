@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 import engine.placement
 from engine.checkpoint import load_checkpoint
@@ -120,7 +121,7 @@ def test_a_mapped_checkpoint_answers_as_one_that_is_not(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or not engine.placement.is_flash_attn_2_available(),
+    not torch.cuda.is_available() or not is_flash_attn_2_available(),
     reason="needs a GPU and flash-attn",
 )
 def test_flash_attention_answers_as_sdpa_does(pictures: list[Picture]) -> None:
