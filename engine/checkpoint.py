@@ -12,7 +12,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 
 from engine import source
 from engine.adapter import add_adapter
-from engine.load_failure import explain
+from engine.load_failure import UNEXPLAINED, explain
 from engine.memory import allocated_bytes, free_bytes
 from engine.placement import Placement, place
 from engine.progress import watch_weights
@@ -54,8 +54,11 @@ def load_checkpoint(settings: CheckpointSettings, *, on_progress: OnProgress | N
     except VlmqError:
         raise
     except Exception as error:
-        logger.exception("loading %s failed", settings.checkpoint)
-        raise source.failed("checkpoint", _name(settings), explain(error)) from error
+        explanation = explain(error)
+        # One line is enough for those whom it tells what to do.
+        level = logging.ERROR if explanation == UNEXPLAINED else logging.INFO
+        logger.log(level, "loading %s failed", settings.checkpoint, exc_info=True)
+        raise source.failed("checkpoint", _name(settings), explanation) from error
 
 
 def _load(settings: CheckpointSettings, tell: OnProgress) -> Checkpoint:

@@ -5,6 +5,7 @@ import errno
 import torch
 from safetensors import SafetensorError
 
+UNEXPLAINED = "could not be loaded; the log says why"
 _NO_ROOM = "does not fit into the memory; quantize it, or spread it over several GPUs with device_map"
 
 
@@ -24,7 +25,7 @@ def explain(error: BaseException) -> str:
     for marks, explanation in _MARKS:
         if any(mark in text for mark in marks for text in texts):
             return explanation
-    return "could not be loaded; the log says why"
+    return UNEXPLAINED
 
 
 # The first that fits.

@@ -6,6 +6,7 @@ Needs huggingface_hub, which comes with the worker's packages, and neither torch
 import errno
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from tqdm import tqdm
 
 from vlmq.errors import ExplainedError
@@ -35,6 +37,8 @@ _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.
 _UNWANTED = ["*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "consolidated*"]
 # Beside the weights: room for what a download leaves until it is whole.
 _SPARE_BYTES = 64 * 2**20
+# A download writes every few seconds, or is none any more.
+_ABANDONED_S = 24 * 3600
 
 
 class HubError(ExplainedError):
@@ -64,6 +68,7 @@ class Repository:
             "ignore_patterns": None if only else _UNWANTED,
         }
         try:
+            self._sweep()
             missing = self._missing_bytes(options)
             _check_room(missing)
             if on_bytes is not None:
@@ -73,6 +78,13 @@ class Repository:
             raise
         except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError, RuntimeError) as error:
             raise HubError(explain(error)) from error
+
+    def _sweep(self) -> None:
+        """Remove what killed downloads left half: nothing else would, and nobody goes on with it."""
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.id, repo_type="model") / "blobs"
+        for half in folder.glob("*.incomplete"):
+            if time.time() - half.stat().st_mtime > _ABANDONED_S:
+                half.unlink(missing_ok=True)
 
     def _missing_bytes(self, options: dict[str, Any]) -> int:
         try:

@@ -90,6 +90,18 @@ def test_half_a_download_is_not_taken_for_a_checkpoint_when_the_hub_is_away(
     assert "hub cannot be reached" in refusal(Repository("org/tiny"))
 
 
+def test_what_a_killed_download_left_half_is_removed_after_a_day(hub: Hub) -> None:
+    folder = Repository("org/tiny").download()
+    blobs = folder.parent.parent / "blobs"
+    old, new = blobs / "x.11111111.incomplete", blobs / "y.22222222.incomplete"
+    for half in (old, new):
+        half.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    Repository("org/tiny").download()
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_a_gated_repository_wants_a_token(hub: Hub) -> None:
     hub.gated.add("org/tiny")
     assert refusal(Repository("org/tiny", token="hf_other")).startswith("is gated: ask for access")
