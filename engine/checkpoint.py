@@ -71,7 +71,7 @@ def _load(settings: CheckpointSettings, tell: OnProgress) -> Checkpoint:
     kind = _quantization(settings, config, placement)
     whole = outline(model_class, config, placement.dtype)
     _check_room(settings, config, whole, kind, placement)
-    allocated = allocated_bytes()
+    allocated = allocated_bytes() if placement.device == "cuda" else None
     with watch_weights(lambda fraction: tell("loading" if kind is None else "quantizing", fraction)):
         model, missing = _load_weights(files, config, placement, kind)
     if missing:
