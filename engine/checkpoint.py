@@ -19,6 +19,7 @@ from engine.progress import watch_weights
 from engine.quantization import Quantization, quantization
 from engine.source import Source
 from engine.types import CheckpointSettings, EngineDescription, Modality, OnProgress
+from engine.untemplated import TEMPLATES
 from engine.weights import expected_bytes, held_bytes, outline
 from vlmq.errors import VlmqError
 
@@ -66,6 +67,8 @@ def _load(settings: CheckpointSettings, tell: OnProgress) -> Checkpoint:
     adapter = _find_adapter(settings, tell)
     processor = AutoProcessor.from_pretrained(files.folder, trust_remote_code=False)  # type: ignore[no-untyped-call]
     _check_processor(settings, processor)
+    if processor.chat_template is None:
+        processor.chat_template = TEMPLATES.get(type(processor).__name__)
     model_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     placement = place(settings, config.dtype, model_class)
     kind = _quantization(settings, config, placement)
