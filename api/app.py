@@ -7,7 +7,18 @@ from uuid import uuid4
 import structlog
 from flask import Request, Response, g, redirect, request
 
-from api import deliveries, health, job_stream, jobs, metrics, served_models, uploaded_files
+from api import (
+    deliveries,
+    health,
+    job_prompt,
+    job_stream,
+    jobs,
+    metrics,
+    prompts,
+    served_models,
+    templates,
+    uploaded_files,
+)
 from api.auth import authenticate
 from api.documentation import INFO, SECURITY_SCHEMES, Documented
 from api.errors import refuse_invalid, register_error_handlers
@@ -19,6 +30,9 @@ from vlmq.errors import ErrorCode, VlmqError
 
 # What anybody may read; everything else asks for a key when there are keys.
 _OPEN = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs(/.*)?")
+_RESOURCES = (
+    jobs, job_stream, job_prompt, prompts, templates, uploaded_files, served_models, deliveries, health, metrics,
+)  # fmt: skip
 # Query parameters that are lists.
 _REPEATABLE = frozenset({"status"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -45,7 +59,7 @@ def create_app(settings: Settings) -> Documented:
     metrics.count_requests(app)
     _before_and_after(app, settings)
     register_error_handlers(app)
-    for resource in (jobs, job_stream, uploaded_files, served_models, deliveries, health, metrics):
+    for resource in _RESOURCES:
         app.register_api(resource.blueprint)
     app.add_url_rule("/openapi.json", "openapi_document", lambda: app.api_doc)
     app.add_url_rule("/", "root", lambda: redirect("/docs/swagger"))

@@ -26,6 +26,7 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 JOBS = Tag(name="jobs", description="Submit, follow, cancel.")
 FILES = Tag(name="files", description="Upload once, use in many jobs.")
 MODELS = Tag(name="models", description="What is served.")
+TEMPLATES = Tag(name="templates", description="Chat templates and prompts under names, and what they render to.")
 WEBHOOKS = Tag(name="webhooks", description="Messages to your receivers.")
 OPERATIONS = Tag(name="operations", description="For those who run the service.")
 

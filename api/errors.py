@@ -1,6 +1,7 @@
 """Every error answer is made here: RFC 9457 problem details with OpenAI's `error` member beside them."""
 
 from collections.abc import Iterable
+from typing import NoReturn
 
 import structlog
 from flask import Flask, Response, g, json, request
@@ -45,7 +46,7 @@ class InvalidRequestError(Exception):
         super().__init__(self.errors[0].message)
 
 
-def refuse_invalid(error: ValidationError) -> Response:
+def refuse_invalid(error: ValidationError) -> NoReturn:
     """flask-openapi's callback for requests that its models refuse.
 
     Raises:
@@ -62,6 +63,8 @@ def dotted(location: Iterable[object]) -> str | None:
     names = [name for name in names if not (name.startswith("<") and name.endswith(">")) and name != "[key]"]
     if len(names) > 4 and names[0] == "messages" and names[2] == "content":
         del names[4]  # the `type` of the content part
+    elif len(names) > 2 and names[0] == "variables" and names[2] in PART_TYPES:
+        del names[2]
     return ".".join(names) or None
 
 
@@ -124,6 +127,8 @@ def _unknown_field(title: str, location: tuple[int | str, ...]) -> tuple[ErrorCo
         return ErrorCode.UNKNOWN_FIELD, "Unknown field"
     if name in model.not_yet:
         return ErrorCode.UNSUPPORTED_PARAMETER, f"Not supported yet; {model.not_yet[str(name)]}"
+    if name in model.refused:
+        return ErrorCode.UNSUPPORTED_PARAMETER, f"Not supported: {model.refused[str(name)]}"
     known = [field.alias or name for name, field in model.model_fields.items()]
     return ErrorCode.UNKNOWN_FIELD, f"Unknown field; known here: {', '.join(known) or 'none'}"
 

@@ -17,6 +17,7 @@ from api.schemas.content import (
     VideoUrlPart,
 )
 from api.schemas.job_request import JobRequest
+from models.job import JobKind
 from vlmq.config import ServedModel, Settings
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import check_url
@@ -51,10 +52,14 @@ class Draft:
     messages: list[dict[str, Any]] = field(default_factory=list)
     files: list[FileUse] = field(default_factory=list)
     inline: list[InlineUse] = field(default_factory=list)
+    kind: JobKind = JobKind.GENERATE
 
     @property
     def request(self) -> dict[str, Any]:
-        return {"messages": self.messages, "generation": self.body.generation.stored()}
+        stored: dict[str, Any] = {"messages": self.messages, "generation": self.body.generation.stored()}
+        if not self.body.allow_degraded:
+            stored["allow_degraded"] = False
+        return stored | self.body.prompt_fields()
 
 
 def draft(body: JobRequest, settings: Settings) -> Draft:
@@ -109,11 +114,12 @@ class _Intake:
             if self._counts[kind] and kind not in self._served.modalities:
                 message = f"{body.model} takes no {kind}s; it takes {', '.join(sorted(self._served.modalities))}."
                 self._refuse(message, "messages", ErrorCode.UNSUPPORTED_MODALITY)
-        wanted = max(body.generation.max_new_tokens or 0, body.generation.min_new_tokens or 0)
-        if wanted > limits.max_new_tokens:
-            named = body.generation.max_new_tokens == wanted
-            param = f"generation.{'max' if named else 'min'}_new_tokens"
-            self._refuse(f"{param} may be {limits.max_new_tokens} at most.", param)
+        generation = body.generation.stored()
+        for name in ("max_new_tokens", "min_new_tokens"):
+            if generation.get(name, 0) > limits.max_new_tokens:
+                param = f"generation.{body.generation.name_sent(name)}"
+                self._refuse(f"{param} may be {limits.max_new_tokens} at most.", param)
+                break
 
     def check_webhook(self, body: JobRequest) -> None:
         if body.webhook is None:

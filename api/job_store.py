@@ -132,6 +132,7 @@ def _insert(
         id=new_job_id(),
         tenant=tenant,
         model=body.model,
+        kind=draft.kind,
         request=draft.request,
         user_metadata=body.metadata,
         webhook=None if body.webhook is None else body.webhook.model_dump(),

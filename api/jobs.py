@@ -1,7 +1,6 @@
 """`/v1/jobs`: submit, look, list, cancel, delete."""
 
 import hashlib
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,12 +17,14 @@ from api.documentation import BEARER, JOBS, problems
 from api.intake import draft
 from api.job_follower import STREAM, stream_response
 from api.job_store import Once, delete_job, find_job, load_job, replay, store
+from api.job_wait import wait_until_final
 from api.paging import PageQuery, as_list, page
+from api.prompt_source import look_up
 from api.schemas.answers import Deleted, JobAnswer, JobPage
 from api.schemas.job_request import IdempotencyHeader, JobRequest
 from api.schemas.strict import Query
 from api.services import Services, services
-from models.job import Job, JobStatus
+from models.job import Job, JobKind, JobStatus
 from models.job_view import job_view
 from models.lifecycle import request_cancel
 from vlmq.events import REDIS_ERRORS, partial_text
@@ -74,7 +75,9 @@ def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
         once = Once(header.idempotency_key, hashlib.sha256(request.get_data()).hexdigest())
         if (made := replay(service, tenant, once)) is not None:
             return _accepted(made, replayed=True)
-    job, replayed = store(service, tenant, draft(body, service.settings), once)
+    source = look_up(service, tenant, body)
+    with source.naming_variables():
+        job, replayed = store(service, tenant, draft(source.body, service.settings), once)
     if not replayed:
         service.announcer.ring_job(job.model, job.id)
         log.info("job accepted", job=job.id, model=job.model)
@@ -88,7 +91,7 @@ def get_job(path: JobPath, query: WaitQuery) -> dict[str, Any]:
     job = load_job(service, tenant, path.job_id)
     if query.wait and not job.status.is_final:
         seconds = min(query.wait, service.settings.timing.max_wait_s)
-        job = _wait_until_final(service, tenant, path.job_id, seconds)
+        job = wait_until_final(service, tenant, path.job_id, seconds)
     view = job_view(job, with_request=True)
     if job.status is JobStatus.IN_PROGRESS:
         view["output_text"] = _text_so_far(service, job)
@@ -98,7 +101,8 @@ def get_job(path: JobPath, query: WaitQuery) -> dict[str, Any]:
 @blueprint.get("", summary="List jobs", responses={200: JobPage, **problems(400, 422)})
 def list_jobs(query: JobsQuery) -> dict[str, Any]:
     """Newest first, without their requests."""
-    rows = select(Job).where(Job.tenant == current_tenant()).options(defer(Job.request), defer(Job.prompt))
+    mine = (Job.tenant == current_tenant(), Job.kind == JobKind.GENERATE)
+    rows = select(Job).where(*mine).options(defer(Job.request), defer(Job.prompt))
     if query.status:
         rows = rows.where(Job.status.in_(query.status))
     if query.model is not None:
@@ -106,7 +110,7 @@ def list_jobs(query: JobsQuery) -> dict[str, Any]:
     rows = _created_between(rows, query.created_after, query.created_before)
     with services().database.read() as session:
         found, has_more = page(session, rows, Job.id, query, "job")
-    return as_list([job_view(job) for job in found], has_more=has_more)
+    return as_list([job_view(job, in_list=True) for job in found], has_more=has_more)
 
 
 @blueprint.post("/<job_id>/cancel", summary="Cancel a job", responses={200: JobAnswer, **problems(404)})
@@ -149,20 +153,6 @@ def _created_between(rows: Any, after: datetime | None, before: datetime | None)
     if after is not None:
         rows = rows.where(Job.created_at > after)
     return rows if before is None else rows.where(Job.created_at < before)
-
-
-def _wait_until_final(service: Services, tenant: str, job_id: str, seconds: float) -> Job:
-    give_up_at = time.monotonic() + seconds
-    with service.hub.follow(job_id) as reader:
-        # Looked at after the reader is there: an end between the two would be heard by nobody.
-        job = load_job(service, tenant, job_id)
-        while not job.status.is_final and (left := give_up_at - time.monotonic()) > 0:
-            news = reader.take(left)
-            if news.read_log or news.row_is_final or news.closed or any(event.is_final for event in news.events):
-                job = load_job(service, tenant, job_id)
-            if news.closed:
-                break
-    return job
 
 
 def _text_so_far(service: Services, job: Job) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from engine.control_tokens import ControlTokens
-from engine.types import Modality, PromptRequest
+from engine.types import Modality, PromptRequest, RenderTemplate, TemplateCall
 from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,9 @@ _PYTHON_PART = "{'type': 'text'"
 class ChatRenderer:
     """Renders chats with one checkpoint's template or the request's own, for many threads at once."""
 
-    def __init__(self, processor: Any, modalities: frozenset[Modality]) -> None:
+    def __init__(self, processor: Any, modalities: frozenset[Modality], render: RenderTemplate | None = None) -> None:
         self._processor = processor
+        self._render_theirs = render
         self._modalities = modalities
         self._control = ControlTokens(processor)
         self._placeholders: dict[str, str | None] = {
@@ -38,7 +39,7 @@ class ChatRenderer:
         """The prompt, with one placeholder for each image and video, and no control token from the user's text.
 
         Raises:
-            VlmqError: INVALID_REQUEST, UNSUPPORTED_MODALITY or TEMPLATE_ERROR.
+            VlmqError: INVALID_REQUEST, UNSUPPORTED_MODALITY, TEMPLATE_ERROR, TEMPLATE_FORBIDDEN or TEMPLATE_LIMIT.
         """
         messages = self._plain_messages(request)
         for name in request.template_kwargs:
@@ -47,7 +48,9 @@ class ChatRenderer:
         variables = self._control.break_up_all(dict(request.template_kwargs), "template_kwargs")
         try:
             text = self._apply(request, messages, variables)
-        except Exception as error:  # noqa: BLE001 - a template can raise anything
+        except Exception as error:
+            if isinstance(error, VlmqError) and error.code is not ErrorCode.TEMPLATE_ERROR:
+                raise
             # Some templates take a text's content as a string only, at least the system's.
             try:
                 text = self._apply(request, [_with_string_content(message) for message in messages], variables)
@@ -108,17 +111,29 @@ class ChatRenderer:
         return plain
 
     def _apply(self, request: PromptRequest, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
-        text: str = self._processor.apply_chat_template(
-            messages,
-            chat_template=request.chat_template,
-            tokenize=False,
-            add_generation_prompt=not request.continues,
-            continue_final_message=request.continues,
-            **variables,
-        )
+        if request.chat_template is None:
+            text: str = self._processor.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=not request.continues,
+                continue_final_message=request.continues,
+                **variables,
+            )
+        else:
+            text = self._apply_theirs(request.chat_template, messages, variables, continues=request.continues)
         if _PYTHON_PART in text and not any(_PYTHON_PART in str(message["content"]) for message in request.messages):
             raise TypeError("the template wrote a list of parts as Python would")
         return text
+
+    def _apply_theirs(
+        self, source: str, messages: list[dict[str, Any]], variables: dict[str, Any], *, continues: bool
+    ) -> str:
+        """Render a template that came with the request, which must not happen in this process."""
+        if self._render_theirs is None:
+            problem = "This engine takes no chat templates but the checkpoint's own"
+            raise VlmqError(ErrorCode.UNSUPPORTED_PARAMETER, problem, param="chat_template")
+        tokens = {name: str(token) for name, token in self._processor.tokenizer.special_tokens_map.items()}
+        return self._render_theirs(TemplateCall(source, messages, tokens | variables, continues))
 
     def _check_placeholders(self, kind: Modality, text: str, given: int, request: PromptRequest) -> None:
         placeholder = self._placeholders.get(kind)
@@ -155,6 +170,8 @@ def _with_string_content(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _template_error(error: Exception, request: PromptRequest) -> VlmqError:
+    if isinstance(error, VlmqError):
+        return error
     param = "chat_template" if request.chat_template else "messages"
     if isinstance(error, TemplateSyntaxError):
         problem = f"The chat template is not valid Jinja (line {error.lineno}): {error.message}"

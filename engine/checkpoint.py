@@ -21,6 +21,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 from engine.placement import Placement, place
 from engine.revision import local_revision
 from engine.types import CheckpointSettings, EngineDescription, Modality
+from engine.untemplated import TEMPLATES
 from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def _load(settings: CheckpointSettings) -> Checkpoint:
         raise _failed(settings, f"is no image-text-to-text model (its model type is {config.model_type})")
     processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
     _check_processor(settings, processor)
+    if processor.chat_template is None:
+        processor.chat_template = TEMPLATES.get(type(processor).__name__)
     model_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     placement = place(settings, config.dtype, model_class)
     # transformers' annotations know nothing of `output_loading_info`.

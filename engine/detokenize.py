@@ -1,6 +1,6 @@
 """Tokens to text, token by token: whole characters only, up to the first stop string."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -40,10 +40,17 @@ class Detokenizer:
 
 
 class TextStream:
-    """The visible text of one sequence, and how many tokens each piece of it took."""
+    """The visible text of one sequence, and how many tokens each piece of it took; `hidden` tokens have no text."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Iterable[str], context: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stops: Iterable[str],
+        context: Iterable[int] = (),
+        hidden: Container[int] = frozenset(),
+    ) -> None:
         self._detokenizer = Detokenizer(tokenizer, context)
+        self._hidden = hidden
         self._stops = StopStrings(stops)
         self._shown: list[str] = []
         self._unreported = 0
@@ -62,6 +69,8 @@ class TextStream:
         """The text that this token made visible, and the tokens since the last visible text."""
         self.tokens += 1
         self._unreported += 1
+        if token in self._hidden:
+            return "", 0
         return self._show(self._stops.feed(self._detokenizer.step(token)))
 
     def flush(self) -> tuple[str, int]:

@@ -7,16 +7,25 @@ import queue
 import secrets
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from engine.beams import BeamGeneration
 from engine.checkpoint import Checkpoint
-from engine.generation import Generation
+from engine.choice import Vocabulary
+from engine.generation import Generation, OnStep
+from engine.hidden_tokens import hidden_tokens
 from engine.line import Line
+from engine.options import OptionReader
 from engine.parameters import check_parameters, fit_into_context
 from engine.prompt import PromptBuilder
+from engine.score_guard import ScoreGuard
+from engine.shared_media import share_media_without_deepstack
 from engine.types import (
     EngineDescription,
     Event,
@@ -25,6 +34,7 @@ from engine.types import (
     FinishReason,
     GenerationParameters,
     PromptRequest,
+    RenderTemplate,
     Sequence,
     Started,
 )
@@ -32,8 +42,6 @@ from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
 
-# For the checkpoints that name no length of their own.
-_DEFAULT_NEW_TOKENS = 256
 # A step that takes longer hangs; the thread dies with the process.
 _CLOSE_S = 30.0
 
@@ -41,19 +49,13 @@ _CLOSE_S = 30.0
 class GenerateEngine:
     """An `Engine` around one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, render: RenderTemplate | None = None) -> None:
         self._model = checkpoint.model
-        self._tokenizer = checkpoint.tokenizer
+        share_media_without_deepstack(self._model)
+        self._vocabulary = Vocabulary(checkpoint.tokenizer, hidden_tokens(checkpoint.processor))
         self._description = checkpoint.description
-        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities)
-        config = self._model.generation_config
-        if config.num_beams not in (None, 1):
-            logger.warning("the checkpoint asks for %d beams; text that is streamed takes one", config.num_beams)
-            config.num_beams = 1
-        self._default_new_tokens: int = config.max_new_tokens or config.max_length or _DEFAULT_NEW_TOKENS
-        self._samples_by_default = bool(config.do_sample)
-        ends = config.eos_token_id
-        self._end_tokens = frozenset([ends] if isinstance(ends, int) else ends or [])
+        self._prompts = PromptBuilder(checkpoint.processor, checkpoint.description.modalities, render)
+        self._options = OptionReader(self._model, checkpoint.tokenizer)
 
         self._line = Line()
         self._lost = False
@@ -73,8 +75,12 @@ class GenerateEngine:
         self, id: str, prompt: PromptRequest, parameters: GenerationParameters, *, deadline: float | None = None
     ) -> Sequence:
         parameters = check_parameters(parameters)
-        built = self._prompts.build(prompt)
-        room = fit_into_context(parameters, self._default_new_tokens, built.tokens, self._description.max_context)
+        try:
+            built = self._prompts.build(prompt)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise _for_users(error) from error
+        default = self._options.default_new_tokens
+        room = fit_into_context(parameters, default, built.tokens, self._description.max_context)
         return Sequence(
             id=id,
             deadline=deadline,
@@ -84,6 +90,9 @@ class GenerateEngine:
             video_tokens=built.video_tokens,
             max_new_tokens=room,
             inputs=built,
+            options=self._options.read(parameters, room),
+            prompt=built.text,
+            lead=built.lead,
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -129,7 +138,7 @@ class GenerateEngine:
         self._last_step = time.monotonic()
         started = Started(sequence.id, sequence.prompt_tokens, sequence.image_tokens, sequence.video_tokens)
         self._events.put([started])
-        generation = Generation(sequence, self._tokenizer, self._end_tokens, self._model.device, self._on_step)
+        generation = self._follow(sequence, self._on_step)
         failure = self._try_generation(sequence, generation)
         # Only here are the broken call's tensors out of reach of its traceback.
         if failure is not None and failure.code is ErrorCode.OUT_OF_MEMORY:
@@ -153,25 +162,23 @@ class GenerateEngine:
         return None
 
     def _call_model(self, sequence: Sequence, generation: Generation) -> None:
-        parameters = sequence.parameters
-        sampling = self._samples_by_default if parameters.do_sample is None else parameters.do_sample
-        if sampling:
-            generation.seed = secrets.randbits(32) if parameters.seed is None else parameters.seed
+        options, seed = generation.options, sequence.parameters.seed
+        if options.samples:
+            generation.seed = secrets.randbits(32) if seed is None else seed
             torch.manual_seed(generation.seed)
-        options = {
-            "max_new_tokens": sequence.max_new_tokens,
-            "min_new_tokens": parameters.min_new_tokens,
-            "do_sample": sampling,
-            "temperature": parameters.temperature,
-            "top_p": parameters.top_p,
-            "top_k": parameters.top_k,
-            "repetition_penalty": parameters.repetition_penalty,
-        }
-        self._model.generate(
-            **sequence.inputs.inputs.to(self._model.device, dtype=self._model.dtype),
-            **{name: value for name, value in options.items() if value is not None},
-            stopping_criteria=StoppingCriteriaList([generation]),
-        )
+        guards = [ScoreGuard()] if options.restrains else []
+        with _hooked(self._model, generation.logprobs):
+            tokens = self._model.generate(
+                **sequence.inputs.inputs.to(self._model.device, dtype=self._model.dtype),
+                **options.arguments,
+                logits_processor=LogitsProcessorList(guards),
+                stopping_criteria=StoppingCriteriaList([generation]),
+            )
+        generation.take(tokens)
+
+    def _follow(self, sequence: Sequence, on_step: OnStep) -> Generation:
+        kind = BeamGeneration if sequence.options.beams > 1 else Generation
+        return kind(sequence, self._vocabulary, self._model.device, on_step)
 
     def _on_step(self, sequence: Sequence, delta: list[Event]) -> FinishReason | None:
         """Send what a step brought; whether something other than its tokens ends the running sequence."""
@@ -189,13 +196,25 @@ class GenerateEngine:
         for chat in chats:
             try:
                 sequence = self.prepare("warm-up", chat, GenerationParameters(max_new_tokens=2))
-                generation = Generation(sequence, self._tokenizer, self._end_tokens, self._model.device, _ignore_step)
-                self._call_model(sequence, generation)
+                self._call_model(sequence, self._follow(sequence, _ignore_step))
             except Exception as error:
                 if _for_users(error).code is ErrorCode.OUT_OF_MEMORY:
                     return VlmqError(ErrorCode.MODEL_LOAD_FAILED, "The model leaves no memory to generate anything")
                 logger.warning("a warm-up generation failed; jobs like it will fail too", exc_info=True)
         return None
+
+
+@contextmanager
+def _hooked(model: Any, hook: Callable[..., None] | None) -> Iterator[None]:
+    """Let `hook` see the model's outputs for a while."""
+    if hook is None:
+        yield
+        return
+    handle = model.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _ignore_step(_sequence: Sequence, _delta: list[Event]) -> None:
@@ -208,6 +227,9 @@ def _for_users(error: Exception) -> VlmqError:
     # torch's CPU allocator raises a bare RuntimeError.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return VlmqError(ErrorCode.OUT_OF_MEMORY, "The model ran out of memory on this prompt")
+    if isinstance(error, OverflowError):
+        problem = "The penalties grow beyond all numbers; name smaller ones, or a smaller max_new_tokens"
+        return VlmqError(ErrorCode.INVALID_REQUEST, problem, param="generation")
     return VlmqError(ErrorCode.ENGINE_ERROR, "The model failed while generating")
 
 

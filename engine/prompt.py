@@ -10,7 +10,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from engine.chat import ChatRenderer
-from engine.types import Modality, PromptRequest, VideoClip
+from engine.types import Modality, PromptRequest, RenderTemplate, VideoClip
 from vlmq.errors import ErrorCode, VlmqError
 
 logger = logging.getLogger(__name__)
@@ -18,9 +18,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """The processor's tensors, on the CPU, and what they cost. `continues` the assistant's last message or not."""
+    """The processor's tensors, on the CPU, and what they cost. `continues` the assistant's last message or not.
+
+    `text` is what the template wrote, with one placeholder a medium; `lead` is as in `Sequence`.
+    """
 
     inputs: Any
+    text: str
+    lead: str
     continues: bool
     tokens: int
     image_tokens: int
@@ -30,9 +35,9 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts with one checkpoint's processor, for many threads at once."""
 
-    def __init__(self, processor: Any, modalities: frozenset[Modality]) -> None:
+    def __init__(self, processor: Any, modalities: frozenset[Modality], render: RenderTemplate | None = None) -> None:
         self._processor = processor
-        self._chats = ChatRenderer(processor, modalities)
+        self._chats = ChatRenderer(processor, modalities, render)
 
     def build(self, request: PromptRequest) -> Prompt:
         """Render the chat and process it with its pixels.
@@ -40,16 +45,29 @@ class PromptBuilder:
         Raises:
             VlmqError: see `Engine.prepare`.
         """
-        inputs = self._process(self._chats.render(request), request)
+        text = self._chats.render(request)
+        inputs = self._process(text, request)
         ids = inputs["input_ids"][0]
         image_tokens = _count(ids, self._processor.image_token_ids)
         video_tokens = _count(ids, self._processor.video_token_ids)
-        if request.videos and not request.images and not video_tokens:
+        if request.videos and not video_tokens:
             # Some families write a video's frames with the image token.
-            image_tokens, video_tokens = 0, image_tokens
-        return Prompt(inputs, request.continues, len(ids), image_tokens, video_tokens)
+            of_images = self._image_tokens(request)
+            image_tokens, video_tokens = of_images, image_tokens - of_images
+        lead = self._processor.tokenizer.decode(ids, skip_special_tokens=True) if request.return_full_text else ""
+        return Prompt(inputs, text, lead, request.continues, len(ids), image_tokens, video_tokens)
+
+    def _image_tokens(self, request: PromptRequest) -> int:
+        """What the images cost without the videos."""
+        if not request.images:
+            return 0
+        alone = self._process(self._processor.image_token * len(request.images), replace(request, videos=[]))
+        return _count(alone["input_ids"][0], self._processor.image_token_ids)
 
     def _process(self, text: str, request: PromptRequest) -> Any:
+        if request.images and request.videos and self._mixes_up_media():
+            problem = "This model takes images or videos, not both in one conversation"
+            raise VlmqError(ErrorCode.UNSUPPORTED_MODALITY, problem, param="messages")
         media: dict[str, Any] = {}
         if request.images:
             # Every family takes Pillow's images; not all take arrays, and some guess wrongly where their channels are.
@@ -69,12 +87,22 @@ class PromptBuilder:
                 text=[text], **media, text_kwargs={"add_special_tokens": adds_bos}, return_tensors="pt"
             )
         except (ValueError, ZeroDivisionError, RuntimeError) as error:
-            if not media or isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, torch.OutOfMemoryError) or not (media or isinstance(error, ValueError)):
                 raise
+            if not media:
+                logger.info("the processor refused a text without media", exc_info=True)
+                problem = "This model takes no text alone; send an image with it"
+                raise VlmqError(ErrorCode.UNSUPPORTED_MODALITY, problem, param="messages") from error
             logger.info("the processor refused a request's media", exc_info=True)
             code = ErrorCode.VIDEO_INVALID if request.videos else ErrorCode.IMAGE_INVALID
             problem = "The model's processor cannot use this media; is it very small, or very long and narrow?"
             raise VlmqError(code, problem, param="messages") from error
+
+    def _mixes_up_media(self) -> bool:
+        """Whether the processor would put the videos' pixels in the place of the images'."""
+        processors = (self._processor.image_processor, self._processor.video_processor)
+        of_images, of_videos = ({n for n in p.model_input_names if n.startswith("pixel")} for p in processors)
+        return bool(of_images & of_videos)
 
     def _long_enough(self, clip: VideoClip) -> VideoClip:
         """Models that look at two frames at a time cannot take one: it is shown twice."""

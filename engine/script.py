@@ -14,6 +14,15 @@ DAY_MS = 24 * 3600 * 1000
 
 _Milliseconds = Annotated[float, Field(ge=0, le=DAY_MS, allow_inf_nan=False)]
 _Place = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSize:
+    """How much there is to look at: frames of all videos, pixels of all images and frames."""
+
+    frames: int
+    pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,8 @@ class Script:
     """How a scripted sequence goes; the `…_at` count its tokens from 1 and happen in place of that token.
 
     `tokens` is how many there are ("w1 w2 …", or the words of `text`, over and over), `step_ms` how long each takes.
+    `memory_error_above_frames` and `…_pixels` run out of memory, in place of the first token, on more media than that:
+    frames of all videos, and pixels of all images and frames.
     `hang_at` stops the whole engine, as a hung device would; `kill_at` ends the process with SIGKILL.
     """
 
@@ -30,6 +41,8 @@ class Script:
     text: str | None = None
     fail_at: _Place | None = None
     memory_error_at: _Place | None = None
+    memory_error_above_frames: _Count | None = None
+    memory_error_above_pixels: _Count | None = None
     kill_at: _Place | None = None
     hang_at: _Place | None = None
 
@@ -73,8 +86,17 @@ def read_script(text: str) -> Script:
         raise VlmqError(ErrorCode.INVALID_REQUEST, problem, param="messages") from None
 
 
+def media_size(prompt: PromptRequest) -> MediaSize:
+    pictures = [*prompt.images, *(clip.frames for clip in prompt.videos)]
+    return MediaSize(sum(len(clip.frames) for clip in prompt.videos), sum(picture.size // 3 for picture in pictures))
+
+
 def last_user_text(prompt: PromptRequest) -> str:
-    content: Any = next((m.get("content") for m in reversed(prompt.messages) if m.get("role") == "user"), None)
+    return text_of(next((message for message in reversed(prompt.messages) if message.get("role") == "user"), {}))
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content: Any = message.get("content")
     if isinstance(content, str):
         return content
     return " ".join(part["text"] for part in content or [] if part.get("type") == "text")

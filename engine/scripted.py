@@ -10,7 +10,7 @@ import threading
 import time
 
 from engine.parameters import check_parameters, fit_into_context
-from engine.script import last_user_text, read_script
+from engine.script import last_user_text, media_size, read_script, text_of
 from engine.scripted_sequence import ScriptedSequence
 from engine.types import (
     CheckpointSettings,
@@ -19,10 +19,21 @@ from engine.types import (
     FinishReason,
     GenerationParameters,
     PromptRequest,
+    RenderTemplate,
     Sequence,
+    TemplateCall,
 )
 from vlmq.errors import ErrorCode, VlmqError
 
+# A script is certain, so what weighs chances leaves it as it is; the rest of these it would have to disobey.
+_NOT_HONOURED = frozenset(
+    {
+        "eos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "repetition_penalty",
+        "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words",
+        "bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "num_beams", "logprobs",
+        "watermarking_config",
+    }
+)  # fmt: skip
 IMAGE_TOKENS = 16
 FRAME_TOKENS = 4
 _DEFAULT_CONTEXT = 32768
@@ -32,7 +43,8 @@ _CLOSE_S = 30.0
 class ScriptedEngine:
     """An `Engine` without a model."""
 
-    def __init__(self, settings: CheckpointSettings) -> None:
+    def __init__(self, settings: CheckpointSettings, render: RenderTemplate | None = None) -> None:
+        self._render = render
         self._description = EngineDescription(
             engine="scripted",
             checkpoint=settings.checkpoint,
@@ -63,12 +75,14 @@ class ScriptedEngine:
         self, id: str, prompt: PromptRequest, parameters: GenerationParameters, *, deadline: float | None = None
     ) -> Sequence:
         parameters = check_parameters(parameters)
+        _check_honoured(parameters)
         self._check_modalities(prompt)
         text = last_user_text(prompt)
         image_tokens = IMAGE_TOKENS * len(prompt.images)
         video_tokens = FRAME_TOKENS * sum(len(clip.frames) for clip in prompt.videos)
         prompt_tokens = len(text.split()) + image_tokens + video_tokens
         script = read_script(text)
+        rendered = self._rendered(prompt)
         room = fit_into_context(parameters, len(script.words()), prompt_tokens, self._description.max_context)
         return Sequence(
             id=id,
@@ -79,6 +93,9 @@ class ScriptedEngine:
             video_tokens=video_tokens,
             max_new_tokens=room,
             inputs=script,
+            options=media_size(prompt),
+            prompt=rendered,
+            lead=rendered if prompt.return_full_text else "",
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -115,6 +132,13 @@ class ScriptedEngine:
             self._closed.set()
             self._changed.notify()
         self._thread.join(_CLOSE_S)
+
+    def _rendered(self, prompt: PromptRequest) -> str:
+        """What the request's template makes of the chat; without one, or without a renderer, just the texts."""
+        if prompt.chat_template is not None and self._render is not None:
+            variables = dict(prompt.template_kwargs)
+            return self._render(TemplateCall(prompt.chat_template, prompt.messages, variables, prompt.continues))
+        return "\n".join(f"{message['role']}: {text_of(message)}" for message in prompt.messages)
 
     def _check_modalities(self, prompt: PromptRequest) -> None:
         if not prompt.messages:
@@ -160,3 +184,13 @@ class ScriptedEngine:
         if sequence.deadline is not None and time.monotonic() >= sequence.deadline:
             return "deadline"
         return None
+
+
+def _check_honoured(parameters: GenerationParameters) -> None:
+    nothing = GenerationParameters()
+    for name in sorted(_NOT_HONOURED):
+        value = getattr(parameters, name)
+        does_nothing = value == getattr(nothing, name) or (value == 1 and value is not True)
+        if not does_nothing:
+            problem = f"The scripted engine cannot honour {name}; leave it out"
+            raise VlmqError(ErrorCode.UNSUPPORTED_PARAMETER, problem, param=f"generation.{name}")

@@ -6,9 +6,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from engine.script import Script
+from engine.script import MediaSize, Script
 from engine.stop_strings import StopStrings
-from engine.types import Delta, Event, Failed, Finished, FinishReason, Sequence, Started
+from engine.types import Delta, Event, Failed, Finished, FinishReason, Output, Sequence, Started
 from vlmq.errors import ErrorCode, VlmqError
 
 
@@ -59,14 +59,16 @@ class ScriptedSequence:
         now = time.monotonic()
         started = now if self._started is None else self._started
         parameters = self.sequence.parameters
+        outputs = (Output(self._text, reason, self._tokens),) * (parameters.num_return_sequences or 1)
         finished = Finished(
             id=self.sequence.id,
             finish_reason=reason,
             text=self._text,
-            completion_tokens=self._tokens,
+            completion_tokens=self._tokens * len(outputs),
             seed=parameters.seed if parameters.do_sample else None,
             first_token_s=None if self._first_token is None else self._first_token - started,
             generation_s=now - started,
+            outputs=outputs,
         )
         return [*delta, finished]
 
@@ -76,11 +78,17 @@ class ScriptedSequence:
             os.kill(os.getpid(), signal.SIGKILL)
         if token == script.hang_at:
             self.released.wait()
-        if token == script.memory_error_at:
+        if token == script.memory_error_at or (token == 1 and self._is_too_large(script)):
             return VlmqError(ErrorCode.OUT_OF_MEMORY, "The model ran out of memory on this prompt")
         if token == script.fail_at:
             return VlmqError(ErrorCode.ENGINE_ERROR, "The model failed while generating")
         return None
+
+    def _is_too_large(self, script: Script) -> bool:
+        """Whether the media are more than the script's memory takes."""
+        frames, pixels = script.memory_error_above_frames, script.memory_error_above_pixels
+        media: MediaSize = self.sequence.options
+        return (frames is not None and media.frames > frames) or (pixels is not None and media.pixels > pixels)
 
     def _show(self, text: str) -> list[Event]:
         if not text:

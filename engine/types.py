@@ -1,12 +1,13 @@
 """What goes into an engine and what comes out of it. Nothing here needs torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.generation_parameters import GenerationParameters as GenerationParameters  # noqa: PLC0414 - for importers
 from vlmq.errors import VlmqError
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -76,6 +77,7 @@ class PromptRequest:
     videos: list[VideoClip] = field(default_factory=list)
     chat_template: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    return_full_text: bool = False
 
     @property
     def continues(self) -> bool:
@@ -83,29 +85,29 @@ class PromptRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationParameters:
-    """How to generate; None leaves it to the checkpoint.
+class TemplateCall:
+    """A chat for a template that came with it: what transformers would give to the template, special tokens included.
 
-    Without `do_sample`, naming a temperature, `top_p` or `top_k` asks for sampling, and a temperature of 0 asks for
-    none. `stop` strings end the text and are not part of it.
+    If it `continues`, the text ends with the last message's.
     """
 
-    max_new_tokens: int | None = None
-    min_new_tokens: int | None = None
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float | None = None
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
+    source: str
+    messages: list[dict[str, Any]]
+    variables: dict[str, Any]
+    continues: bool
+
+
+# Renders it where hostile Jinja does no harm; raises VlmqError with TEMPLATE_ERROR, …_FORBIDDEN or …_LIMIT.
+RenderTemplate: TypeAlias = Callable[[TemplateCall], str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
     """One generation, ready to run. `max_new_tokens` is what was asked for, or less if the context has less room.
 
-    `deadline` is a time of `time.monotonic()`. `inputs` belongs to the engine that prepared it.
+    `deadline` is a time of `time.monotonic()`. `inputs` and `options` belong to the engine that prepared them. `prompt`
+    is the text that the template wrote; `lead` is what of it a reader would see, if the full text is wanted, and empty
+    if not.
     """
 
     id: str
@@ -116,6 +118,9 @@ class Sequence:
     video_tokens: int
     max_new_tokens: int
     inputs: Any = field(repr=False)
+    options: Any = field(default=None, repr=False)
+    prompt: str = field(default="", repr=False)
+    lead: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +146,37 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's natural logarithm of probability under the model, and the likeliest tokens in its place.
+
+    `text` is what the token reads as alone, `bytes` what it adds to the text; both are empty for special tokens.
+    """
+
+    token_id: int
+    text: str
+    bytes: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One of the texts that a sequence was asked for, with how it ended."""
+
+    text: str
+    finish_reason: FinishReason
+    completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of a sequence that ended well or was ended. `text` is what its deltas add up to.
 
-    `completion_tokens` counts the end token too. Seconds count from `Started`: `first_token_s` to the first token
-    (None when there was none), `generation_s` to the end. `seed` is the one that was used, None without sampling.
+    It is the first of `outputs`, of which there are several if several were asked for, and none if the sequence never
+    ran. `completion_tokens` counts those of all outputs, and end tokens too. Seconds count from `Started`:
+    `first_token_s` to the first token (None when there was none), `generation_s` to the end. `seed` is the one that was
+    used, None without sampling.
     """
 
     id: str
@@ -155,6 +186,7 @@ class Finished:
     seed: int | None
     first_token_s: float | None
     generation_s: float
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

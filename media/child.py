@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from media.image import decode_image
 from media.jobs import STARTED, ImageJob, VideoJob, VideoSampling
 from media.pixels import PixelSink
+from media.template import render, template_limits
 from media.video import decode_video
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import MediaType
@@ -30,12 +31,15 @@ def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:
     while chunk := channel.recv(_MAX_REQUEST_BYTES):
         message += chunk
     request = json.loads(message)
-    _give_up_rights(memory_bytes, request["timeout_s"])
+    is_template = request["kind"] == "template"
+    # The worker kills at the deadline; the limit on processor time is for the case that it cannot any more.
+    cpu_s = math.ceil(request["timeout_s"]) * (os.cpu_count() or 1) + 1
+    _give_up_rights(*(template_limits() if is_template else (memory_bytes, cpu_s)))
     channel.sendall(STARTED)
     with os.fdopen(source, "rb") as stream:
         # The offset is shared with the worker, and with a child that tried before.
         stream.seek(0)
-        answer = _decode(request, stream, PixelSink(target))
+        answer = render(stream) if is_template else _decode(request, stream, PixelSink(target))
     # Nobody may be listening any more.
     with suppress(OSError):
         channel.sendall(json.dumps(answer).encode())
@@ -43,9 +47,7 @@ def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:
         channel.shutdown(socket.SHUT_WR)
 
 
-def _give_up_rights(memory_bytes: int, timeout_s: float) -> None:
-    # The worker kills at the deadline; this is for the case that it cannot any more.
-    cpu_s = math.ceil(timeout_s) * (os.cpu_count() or 1) + 1
+def _give_up_rights(memory_bytes: int, cpu_s: int) -> None:
     for limit, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),

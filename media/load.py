@@ -14,6 +14,7 @@ from media.jobs import ImageJob, VideoJob, VideoSampling
 from media.pixels import Pixels
 from media.sandbox import Sandbox
 from media.sniff import HEAD_BYTES, image_type, video_type
+from media.template_renderer import TemplateRenderer
 from vlmq.config import Settings
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
@@ -80,6 +81,7 @@ class MediaLoader:
         self._downloads = settings.data_dir / "tmp"
         self._sandbox = Sandbox(settings.limits.decode_memory_bytes)
         self._sandbox.start()
+        self.templates = TemplateRenderer(self._sandbox)
 
     def load_image(
         self,

@@ -11,6 +11,7 @@ from PIL import Image
 from media.image import decode_image
 from media.jobs import ImageJob
 from media.pixels import PixelSink
+from media.template import rehearse_template
 from vlmq.sniff import MediaType
 
 _PILLOW = ("ImageOps", "MpoImagePlugin", "TiffImagePlugin")
@@ -24,6 +25,7 @@ def preload() -> bytes:
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    rehearse_template()
     sample = BytesIO()
     Image.new("RGB", (64, 64)).save(sample, "JPEG")
     return sample.getvalue()

@@ -31,7 +31,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
 
 
-class _DiedError(Exception):
+class ChildDiedError(Exception):
     """A child ended without an answer; `started` says whether it had touched its input."""
 
     def __init__(self, *, started: bool) -> None:
@@ -40,7 +40,9 @@ class _DiedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Child:
+class Child:
+    """A process that waits for its job or works at it, and the channel to it."""
+
     channel: socket.socket
     pidfd: int
 
@@ -100,12 +102,12 @@ class Sandbox:
         deadline = None
         tries = 0
         for _ in range(MAX_CHILDREN):
-            child = self._take_child()
+            child = self.take_child()
             deadline = deadline or time.monotonic() + timeout_s
             try:
                 with cutoff.cutting(child.end):
                     return _ask(child, request, source, deadline)
-            except _DiedError as death:
+            except ChildDiedError as death:
                 if cutoff.was_cut:
                     raise VlmqError(ErrorCode.MEDIA_TIMEOUT, f"Decoding the {kind} was ended.") from None
                 _log.warning("a decoding child died %s its %s", "over" if death.started else "before", kind)
@@ -120,7 +122,12 @@ class Sandbox:
                 raise VlmqError(code, f"The {kind} is damaged: decoding it crashed.")
         raise _unavailable()
 
-    def _take_child(self) -> _Child:
+    def take_child(self) -> Child:
+        """A child of the caller's own, which must `kill` it.
+
+        Raises:
+            VlmqError: UNAVAILABLE.
+        """
         with self._lock:
             for _ in range(2):
                 try:
@@ -156,7 +163,7 @@ class _Server:
                 start_new_session=True,
             )
 
-    def take(self) -> _Child:
+    def take(self) -> Child:
         """A child of its own for the caller.
 
         Raises:
@@ -166,7 +173,7 @@ class _Server:
         message, descriptors, _, _ = socket.recv_fds(self._control, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not message or len(descriptors) != 2:
             raise ConnectionResetError
-        return _Child(socket.socket(fileno=descriptors[0]), descriptors[1])
+        return Child(socket.socket(fileno=descriptors[0]), descriptors[1])
 
     def stop(self) -> None:
         self._control.close()
@@ -174,25 +181,37 @@ class _Server:
         self._process.wait()
 
 
-def _ask(child: _Child, request: bytes, source: BinaryIO, deadline: float) -> tuple[Pixels, dict[str, Any]]:
+def _ask(child: Child, request: bytes, source: BinaryIO, deadline: float) -> tuple[Pixels, dict[str, Any]]:
     with ExitStack() as stack:
         target = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         stack.callback(os.close, target)
-        started = False
-        try:
-            socket.send_fds(child.channel, [request], [source.fileno(), target])
-            child.channel.shutdown(socket.SHUT_WR)
-            started = _read(child.channel, deadline, 1) == STARTED
-            answer = json.loads(_read(child.channel, deadline, MAX_ANSWER_BYTES))
-        except TimeoutError:
-            raise
-        except (OSError, ValueError) as error:
-            raise _DiedError(started=started) from error
-        if "error" in answer:
-            _raise_refusal(answer["error"])
+        answer = exchange(child, request, source, target, deadline)
         # A child that was taken over cannot pull the memory away from under the arrays.
         fcntl.fcntl(target, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         return map_pixels(target, tuple(answer["shape"])), answer["facts"]
+
+
+def exchange(child: Child, request: bytes, source: BinaryIO, target: int, deadline: float) -> dict[str, Any]:
+    """Give the child its job and wait for its answer.
+
+    Raises:
+        VlmqError: what the child says is wrong with its input.
+        ChildDiedError: it ended without an answer.
+        TimeoutError: the deadline passed.
+    """
+    started = False
+    try:
+        socket.send_fds(child.channel, [request], [source.fileno(), target])
+        child.channel.shutdown(socket.SHUT_WR)
+        started = _read(child.channel, deadline, 1) == STARTED
+        answer: dict[str, Any] = json.loads(_read(child.channel, deadline, MAX_ANSWER_BYTES))
+    except TimeoutError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ChildDiedError(started=started) from error
+    if "error" in answer:
+        _raise_refusal(answer["error"])
+    return answer
 
 
 def _read(channel: socket.socket, deadline: float, limit: int) -> bytes:

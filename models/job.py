@@ -133,3 +133,6 @@ class Outcome:
     timings: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    outputs: list[dict[str, Any]] | None = None
+    degraded: dict[str, Any] | None = None
+    prompt: str | None = None

@@ -11,7 +11,8 @@ def timestamp(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def job_view(job: Job, *, with_request: bool = False) -> dict[str, Any]:
+def job_view(job: Job, *, with_request: bool = False, in_list: bool = False) -> dict[str, Any]:
+    """The job; in a list without `outputs`, which can be large."""
     view: dict[str, Any] = {
         "id": job.id,
         "object": "job",
@@ -25,6 +26,7 @@ def job_view(job: Job, *, with_request: bool = False) -> dict[str, Any]:
         "priority": job.priority,
         "output_text": job.output_text,
         "finish_reason": job.finish_reason,
+        "degraded": job.degraded,
         "usage": job.usage,
         "timings": job.timings,
         "manifest": job.manifest,
@@ -32,4 +34,6 @@ def job_view(job: Job, *, with_request: bool = False) -> dict[str, Any]:
         "webhook": job.webhook,
         "metadata": job.user_metadata,
     }
+    if not in_list:
+        view["outputs"] = job.outputs
     return view | {"request": job.request} if with_request else view

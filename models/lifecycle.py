@@ -23,9 +23,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from models.db import UTCDateTime, utc_now
-from models.job import Job, JobStatus, Outcome
+from models.job import Job, JobKind, JobStatus, Outcome
 from models.outbox import enqueue_delivery
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -81,11 +82,11 @@ def _too_late(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(Job.attempt == 0, Job.start_deadline_at <= now)
 
 
-def _next_claimable() -> ScalarSelect[str]:
+def _next_claimable(*kinds: ColumnElement[bool]) -> ScalarSelect[str]:
     # On PostgreSQL claims pass each other by; SQLite has one writer at a time and ignores the clause.
     return (
         select(Job.id)
-        .where(Job.model == bindparam("wanted_model"), *_claimable(bindparam("now", type_=UTCDateTime())))
+        .where(Job.model == bindparam("wanted_model"), *_claimable(bindparam("now", type_=UTCDateTime())), *kinds)
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -93,25 +94,32 @@ def _next_claimable() -> ScalarSelect[str]:
     )
 
 
-# Built once: with every job's first token waiting for it, building it takes as long as running it.
-_CLAIM = (
-    update(Job)
-    .where(Job.id == _next_claimable(), or_(Job.crashes == 0, bindparam("alone", type_=Boolean())))
-    .values(
-        status=JobStatus.IN_PROGRESS,
-        attempt=Job.attempt + 1,
-        worker_id=bindparam("worker"),
-        lease_expires_at=bindparam("lease_until"),
-        started_at=bindparam("now", type_=UTCDateTime()),
-        error=None,
+def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
+    return (
+        update(Job)
+        .where(Job.id == _next_claimable(*kinds), or_(Job.crashes == 0, bindparam("alone", type_=Boolean())))
+        .values(
+            status=JobStatus.IN_PROGRESS,
+            attempt=Job.attempt + 1,
+            worker_id=bindparam("worker"),
+            lease_expires_at=bindparam("lease_until"),
+            started_at=bindparam("now", type_=UTCDateTime()),
+            error=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
-    .returning(Job)
-    .execution_options(synchronize_session=False, populate_existing=True)
-)
+
+
+# Built once: with every job's first token waiting for it, building it takes as long as running it.
+_CLAIM = _claim()
+_CLAIM_RENDER = _claim(Job.kind == JobKind.RENDER)
 _NEXT_RUNS_ALONE = select(Job.crashes > 0).where(Job.id == _next_claimable())
 
 
-def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float, alone: bool = True) -> Job | None:
+def claim_next(
+    session: Session, *, model: str, worker_id: str, lease_s: float, alone: bool = True, renders_only: bool = False
+) -> Job | None:
     """Take the queued job of this model that is next: highest priority first, then the oldest.
 
     `alone` says that the worker holds no other job; only then it gets one that has killed a worker.
@@ -124,7 +132,7 @@ def claim_next(session: Session, *, model: str, worker_id: str, lease_s: float, 
         "lease_until": now + timedelta(seconds=lease_s),
         "alone": alone,
     }
-    return session.scalars(_CLAIM, values).one_or_none()
+    return session.scalars(_CLAIM_RENDER if renders_only else _CLAIM, values).one_or_none()
 
 
 def next_runs_alone(session: Session, *, model: str) -> bool:
@@ -285,6 +293,9 @@ def _end(session: Session, outcome: Outcome, *guard: ColumnElement[bool]) -> Cha
         timings=outcome.timings,
         manifest=outcome.manifest,
         error=outcome.error,
+        outputs=outcome.outputs,
+        degraded=outcome.degraded,
+        prompt=outcome.prompt,
     )
     if job is None:
         return None

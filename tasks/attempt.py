@@ -64,6 +64,12 @@ class Attempt:
         self.loading.cut()
         return True
 
+    def say(self, text: str, tokens: int) -> None:
+        """Add to the job's text, and to its stream."""
+        text = storable(text)
+        self.text += text
+        self.record("delta", {"text": text, "tokens": tokens})
+
     def set_result(self, result: Finished | Failed) -> None:
         self.result = result
         self._changed.set()
@@ -76,3 +82,8 @@ class Attempt:
                 # A stop was asked for; the engine answers it with a result within two steps.
                 self._changed.clear()
         return self.result
+
+
+def storable(text: str) -> str:
+    """PostgreSQL cannot store NUL, which a byte-level vocabulary can produce."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

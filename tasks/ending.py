@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from engine.types import Failed, Finished, FinishReason
+from engine.types import Failed, Finished, FinishReason, Sequence
 from models.job import Job, JobStatus, Outcome
 from models.lifecycle import Change, finish, release, try_again
-from tasks.attempt import Attempt, Stop
+from tasks.attempt import Attempt, Stop, storable
 from tasks.conversation import Conversation
+from tasks.outputs import stored_outputs
 from vlmq.errors import ErrorCode, VlmqError
 
 # Seconds before the second and the third attempt.
@@ -27,6 +28,9 @@ class Report:
     usage: dict[str, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    outputs: list[dict[str, Any]] | None = None
+    degraded: dict[str, Any] | None = None
+    prompt: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -38,13 +42,14 @@ class Report:
         finally:
             self.timings[name] = round(time.monotonic() - began, 6)
 
-    def count_prompt(self, conversation: Conversation, tokens: int, image_tokens: int, video_tokens: int) -> None:
+    def count_prompt(self, conversation: Conversation, sequence: Sequence) -> None:
+        self.prompt = storable(sequence.prompt)
         self.usage |= {
-            "prompt_tokens": tokens,
-            "image_tokens": image_tokens,
-            "video_tokens": video_tokens,
+            "prompt_tokens": sequence.prompt_tokens,
+            "image_tokens": sequence.image_tokens,
+            "video_tokens": sequence.video_tokens,
             "completion_tokens": 0,
-            "total_tokens": tokens,
+            "total_tokens": sequence.prompt_tokens,
             "images": len(conversation.images),
             "frames": conversation.frame_count(),
         }
@@ -55,6 +60,7 @@ class Report:
         self.usage["total_tokens"] = self.usage["prompt_tokens"] + result.completion_tokens
         if isinstance(result, Finished):
             self.manifest["seed"] = result.seed
+            self.outputs = stored_outputs(result)
             self.timings["generation"] = round(result.generation_s, 6)
             if result.first_token_s is not None:
                 self.timings["first_token"] = round(result.first_token_s, 6)
@@ -101,4 +107,7 @@ class Ending:
             timings=self.report.timings,
             manifest=self.report.manifest,
             error=None if self.error is None else self.error.as_dict(),
+            outputs=self.report.outputs,
+            degraded=self.report.degraded,
+            prompt=self.report.prompt,
         )

@@ -17,6 +17,7 @@ from models.worker import WorkerState
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.presence import Presence
+from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
 from vlmq.config import ServedModel, Settings
 from vlmq.doorbell import RUN_JOB, Doorbell, gpu_queue, make_celery
@@ -37,27 +38,31 @@ def run(settings: Settings, model: str) -> int:
     database = Database(settings.sqlalchemy_url)
     presence = Presence(database, settings, model=model)
     presence.start()
+    media = MediaLoader(settings)
     try:
-        engine = load_engine(checkpoint_settings(settings, served))
+        engine = load_engine(checkpoint_settings(settings, served), chat_renderer(media.templates))
     except VlmqError as error:
+        media.close()
         log.error("the model could not be loaded", model=model, reason=error.message)
         presence.set_state(WorkerState.FAILED, {"error": error.message})
         return EXIT_MODEL_FAILED
     log.info("the model is loaded", model=model, **describe(engine))
     try:
-        return _consume(settings, model, database, presence, engine)
+        return _consume(settings, model, database, presence, engine=engine, media=media)
     finally:
         presence.stop()
+        media.close()
         engine.close()
         database.dispose()
 
 
-def _consume(settings: Settings, model: str, database: Database, presence: Presence, engine: Engine) -> int:
+def _consume(
+    settings: Settings, model: str, database: Database, presence: Presence, *, engine: Engine, media: MediaLoader
+) -> int:
     served = settings.models[model]
     celery = make_celery(settings)
     client = connect(settings.redis_url)
     event_log = EventLog(client, final_ttl_s=settings.timing.stream_ttl_s)
-    media = MediaLoader(settings)
     held = HeldJobs(settings, presence.worker_id, database, engine, event_log)
     runner = JobRunner(
         settings=settings,
@@ -70,6 +75,7 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
         ),
         engine=engine,
         held=held,
+        templates=media.templates,
     )
     stopping, ended = threading.Event(), threading.Event()
     cancels = Subscriber(client, CANCEL_CHANNEL, on_message=held.cancel)
@@ -103,7 +109,8 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
     worker = celery.Worker(
         hostname=f"{presence.worker_id}@vlmq",
         pool="threads",
-        concurrency=served.max_in_flight,
+        # One more than there are jobs, for prompts that are only to be rendered.
+        concurrency=served.max_in_flight + 1,
         queues=[gpu_queue(model)],
         without_gossip=True,
         without_mingle=True,
@@ -120,7 +127,6 @@ def _consume(settings: Settings, model: str, database: Database, presence: Prese
         stopping.set()
         ended.set()
         cancels.stop()
-        media.close()
 
 
 def checkpoint_settings(settings: Settings, served: ServedModel) -> CheckpointSettings:

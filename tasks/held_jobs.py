@@ -165,9 +165,6 @@ class HeldJobs:
 
 def _hand_over(event: Event, attempt: Attempt) -> None:
     if isinstance(event, Delta):
-        # PostgreSQL cannot store NUL, which a byte-level vocabulary can produce.
-        text = event.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        attempt.text += text
-        attempt.record("delta", {"text": text, "tokens": event.tokens})
+        attempt.say(event.text, event.tokens)
     elif isinstance(event, Finished | Failed):
         attempt.set_result(event)

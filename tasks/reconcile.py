@@ -16,8 +16,14 @@ from sqlalchemy.orm import Session
 from models.announcements import WIRE_ERRORS, announce
 from models.db import Database, utc_now
 from models.idempotency import IdempotencyKey
-from models.lifecycle import Change, claimable_jobs, expire_overdue, take_back_expired_leases
+from models.lifecycle import (
+    Change,
+    claimable_jobs,
+    expire_overdue,
+    take_back_expired_leases,
+)
 from models.outbox import count_due, take_back_expired_sends
+from models.rendering import delete_forgotten_renders
 from vlmq.config import Settings
 from vlmq.doorbell import LIGHT_QUEUE, Doorbell, gpu_queue
 from vlmq.events import REDIS_ERRORS, EventLog
@@ -29,6 +35,8 @@ MAX_RINGS = 200
 BATCH = 100
 MAX_BATCHES = 20
 IDEMPOTENCY_TTL = timedelta(hours=24)
+# A rendered prompt is deleted by the request that waits for it; this is for requests whose process died.
+RENDER_GRACE_S = 30.0
 # A ring carries an id, but whoever hears it claims the row that is next.
 ANY = "any"
 
@@ -95,6 +103,7 @@ class Reconciler:
             )
             with self._database.write() as session:
                 sends = take_back_expired_sends(session)
+                delete_forgotten_renders(session, older_than_s=self._settings.timing.max_wait_s + RENDER_GRACE_S)
                 session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - IDEMPOTENCY_TTL))
             if sends:
                 log.info("took back deliveries of a sender that vanished", count=sends)

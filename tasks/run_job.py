@@ -5,21 +5,27 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 from sqlalchemy.orm import Session
 
 from engine.engine import Engine
-from engine.types import Failed, Finished, FinishReason, GenerationParameters, Sequence
+from engine.types import Failed, Finished, FinishReason, Sequence
+from media.template_renderer import TemplateRenderer
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
+from models.job import JobKind
 from models.lifecycle import Change, claim_next, is_held, next_runs_alone
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
+from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
+from tasks.generation_request import generation_parameters
 from tasks.held_jobs import HeldJobs
+from tasks.prompt_template import fill_in, prompt_request
+from tasks.slots import Slots
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell
 from vlmq.errors import ErrorCode, VlmqError
@@ -48,19 +54,28 @@ class JobRunner:
     conversations: ConversationLoader
     engine: Engine
     held: HeldJobs
+    templates: TemplateRenderer
     write_patience_s: float = WRITE_PATIENCE_S
+    slots: Slots = field(init=False)
     # Held by the thread that claims, and on through a job that runs alone: so nothing begins beside it.
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def run_next(self) -> bool:
-        """Claim the next job of this model and see it through; False when there was none."""
-        with ExitStack() as turn:
-            turn.enter_context(self._turn)
-            return self._run_next(turn)
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.settings.models[self.model].max_in_flight)
 
-    def _run_next(self, turn: ExitStack) -> bool:
+    def run_next(self) -> bool:
+        """Claim the next job of this model and see it through; False when there was none.
+
+        A thread that comes when the worker has all the jobs that it may hold looks for prompts to render alone.
+        """
+        with self.slots.take() as slot, ExitStack() as turn:
+            turn.enter_context(self._turn)
+            found = self._run_next(turn, renders_only=not slot.taken)
+        return found or slot.asked_for
+
+    def _run_next(self, turn: ExitStack, *, renders_only: bool) -> bool:
         with self.held.at_work():
-            claimed = self._claim()
+            claimed = self._claim(renders_only=renders_only)
             if claimed is None:
                 return False
             attempt, delivery_id = claimed
@@ -77,7 +92,7 @@ class JobRunner:
                     self._try_to_ring(lambda: ring_for(change, self.doorbell))
             return True
 
-    def _claim(self) -> tuple[Attempt, str | None] | None:
+    def _claim(self, *, renders_only: bool) -> tuple[Attempt, str | None] | None:
         """The next job, and the delivery that says so if its webhook wants to hear it.
 
         If that is one that must run alone, it is waited for until nothing else runs here, or another worker took it.
@@ -92,9 +107,11 @@ class JobRunner:
                         worker_id=self.worker_id,
                         lease_s=self.settings.timing.lease_s,
                         alone=alone,
+                        renders_only=renders_only,
                     )
                     delivery_id = None if job is None else enqueue_delivery(session, job, "job.started")
-                    makes_room = job is None and not alone and next_runs_alone(session, model=self.model)
+                    may_wait = job is None and not alone and not renders_only
+                    makes_room = may_wait and next_runs_alone(session, model=self.model)
             except DATABASE_ERRORS as error:
                 log.warning("could not claim a job; the reconciler will ring again", error=str(error))
                 return None
@@ -128,21 +145,16 @@ class JobRunner:
             StoppedError: it was ended from outside.
         """
         conversation = self._load_media(attempt, report)
-        with report.timed("prompt"):
-            sequence = self.engine.prepare(
-                attempt.sequence_id,
-                conversation.as_prompt(),
-                generation_parameters(attempt.job.request["generation"]),
-                deadline=attempt.deadline,
-            )
-        report.count_prompt(conversation, sequence.prompt_tokens, sequence.image_tokens, sequence.video_tokens)
-        self._check_stop(attempt)
-        progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
-        attempt.record("progress", progress)
-        self._submit(attempt, sequence)
-        self._tell_progress(attempt, progress)
-        result = self._follow(attempt)
-        report.count_result(result)
+        # Once: what it fills in are users' words, which must not be taken for templates themselves.
+        fill_in(conversation.messages, attempt.job.request, self.templates, attempt.loading)
+        ladder = Ladder(conversation, attempt.job.request.get("allow_degraded", True))
+        while _ran_out_of_memory(result := self._try(attempt, ladder.conversation, report)):
+            ladder.step_down(result.error)
+            report.degraded = ladder.record()
+            attempt.record("progress", {"stage": "degraded", **report.degraded})
+            log.warning("out of memory; trying with less", degraded=report.degraded)
+        if result is None:
+            return "stop"
         if isinstance(result, Failed):
             raise result.error
         if result.finish_reason == "deadline":
@@ -151,7 +163,46 @@ class JobRunner:
             raise StoppedError
         return result.finish_reason
 
+    def _try(self, attempt: Attempt, conversation: Conversation, report: Report) -> Finished | Failed | None:
+        """Render and generate; what the engine says in the end, or that the memory did not take the prompt.
+
+        None when only the prompt was wanted.
+        """
+        attempt.result = None
+        self._check_stop(attempt)
+        try:
+            sequence = self._prepare(attempt, conversation, report)
+        except VlmqError as error:
+            if error.code is not ErrorCode.OUT_OF_MEMORY:
+                raise
+            return Failed(attempt.sequence_id, error, "", 0)
+        self._check_stop(attempt)
+        if attempt.job.kind is JobKind.RENDER:
+            return None
+        progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
+        attempt.record("progress", progress)
+        self._submit(attempt, sequence)
+        self._tell_progress(attempt, progress)
+        result = self._follow(attempt)
+        report.count_result(result)
+        return result
+
+    def _prepare(self, attempt: Attempt, conversation: Conversation, report: Report) -> Sequence:
+        request = attempt.job.request
+        with report.timed("prompt"):
+            sequence = self.engine.prepare(
+                attempt.sequence_id,
+                prompt_request(conversation, request),
+                generation_parameters(request["generation"]),
+                deadline=attempt.deadline,
+            )
+        report.count_prompt(conversation, sequence)
+        report.manifest["max_new_tokens"] = sequence.max_new_tokens
+        return sequence
+
     def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
+        if sequence.lead and not attempt.text:
+            attempt.say(sequence.lead, 0)
         try:
             self.engine.submit(sequence)
         except VlmqError as error:
@@ -255,5 +306,6 @@ def deadline_exceeded() -> VlmqError:
     return VlmqError(ErrorCode.RUN_DEADLINE_EXCEEDED, "The job ran into its deadline.", param="deadlines.run_s")
 
 
-def generation_parameters(stored: dict[str, Any]) -> GenerationParameters:
-    return GenerationParameters(**(stored | {"stop": tuple(stored.get("stop") or ())}))
+def _ran_out_of_memory(result: Finished | Failed | None) -> TypeGuard[Failed]:
+    """Whether it can be tried anew with less: a reader must not have seen any text."""
+    return isinstance(result, Failed) and result.error.code is ErrorCode.OUT_OF_MEMORY and not result.text

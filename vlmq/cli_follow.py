@@ -76,6 +76,14 @@ class _Screen:
             self._text = ""
         self._write(job.output_text.removeprefix(self._text))
         self.end_line()
+        outputs = job.raw.get("outputs") or []
+        for number, output in enumerate(outputs[1:], 2):
+            self._told.print(f"[dim]text {number} of {len(outputs)}[/]")
+            self._text = ""
+            self._write(str(output["text"]))
+            self.end_line()
+        if job.raw.get("degraded"):
+            self._told.print("[yellow]the memory did not take it all; fewer frames or pixels were looked at[/]")
         if job.status != "completed":
             self._told.print(f"[red]{escape(_status_line(job))}[/]")
         elif self._told.is_terminal:
@@ -120,7 +128,12 @@ def _progress(event: Event) -> str:
     stage, done, total = (event.data.get(name) for name in ("stage", "done", "total"))
     if stage == "media" and total:
         return f"loading media, {done} of {total}"
-    return {"media": "loading media", "generating": "generating"}.get(str(stage), str(stage))
+    known = {
+        "media": "loading media",
+        "generating": "generating",
+        "degraded": "out of memory; trying with fewer frames or pixels",
+    }
+    return known.get(str(stage), str(stage))
 
 
 def _summary(job: Job) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmq.cli_values import filled, finite
+from vlmq.cli_values import filled, finite, named
 from vlmq.errors import ExplainedError
 
 if TYPE_CHECKING:
@@ -46,6 +46,18 @@ def submit(
         float | None, typer.Option(callback=finite, min=0, help="Sample with this temperature.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for sampling.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other generation parameter, such as top_p=0.9. Repeatable."
+        ),
+    ] = None,
+    degrade: Annotated[
+        bool,
+        typer.Option(
+            "--degrade/--no-degrade", help="Look at fewer frames or pixels where all of them do not fit the memory."
+        ),
+    ] = True,
     webhook: Annotated[str | None, typer.Option(callback=filled, help="URL to call when the job has ended.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait.")] = False,
     json: Json = False,
@@ -67,7 +79,7 @@ def submit(
     media, question = read_arguments(what, images=image or [], videos=video or [])
     if sampling and not any(item.kind == "video" for item in media):
         raise ExplainedError("--num-frames and --fps are for videos, and there is none; say --video FILE|URL")
-    generation = {
+    generation = named(set_ or []) | {
         name: value
         for name, value in (
             ("max_new_tokens", max_new_tokens),
@@ -84,6 +96,7 @@ def submit(
             messages,
             model=model or _first_model(client),
             generation=generation or None,
+            allow_degraded=None if degrade else False,
             webhook={"url": webhook} if webhook is not None else None,
         )
         if detach:

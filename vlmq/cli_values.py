@@ -1,5 +1,6 @@
 """Values on the command line that typer alone would take, and nothing could use."""
 
+import json
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,26 @@ def finite(given: float | None) -> float | None:
     if given is not None and not isfinite(given):
         raise typer.BadParameter(f"{given} is not a finite number")
     return given
+
+
+def named(given: list[str]) -> dict[str, Any]:
+    """`name=value` pairs; a value that is no JSON is text.
+
+    Raises:
+        typer.BadParameter: there is no name, or it comes twice.
+    """
+    values: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{pair} is no NAME=VALUE")
+        if name in values:
+            raise typer.BadParameter(f"{name} is there twice")
+        try:
+            values[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[name] = value
+    return values
 
 
 def folder(text: str) -> Path:

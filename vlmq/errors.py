@@ -35,6 +35,8 @@ class ErrorCode(StrEnum):
     VIDEO_TOO_LARGE = "video_too_large"
     # prompt and generation
     TEMPLATE_ERROR = "template_error"
+    TEMPLATE_FORBIDDEN = "template_forbidden"
+    TEMPLATE_LIMIT = "template_limit"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     UNSUPPORTED_MODALITY = "unsupported_modality"
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
@@ -83,6 +85,8 @@ CONSEQUENCES: dict[ErrorCode, Consequence] = {
     ErrorCode.VIDEO_INVALID: Consequence(422, "The video could not be decoded"),
     ErrorCode.VIDEO_TOO_LARGE: Consequence(422, "The video has too many pixels or frames"),
     ErrorCode.TEMPLATE_ERROR: Consequence(422, "The chat template could not be rendered"),
+    ErrorCode.TEMPLATE_FORBIDDEN: Consequence(422, "The template does what templates may not do"),
+    ErrorCode.TEMPLATE_LIMIT: Consequence(422, "The template takes too much time or memory, or writes too much"),
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: Consequence(422, "The prompt does not fit into the model's context"),
     ErrorCode.UNSUPPORTED_MODALITY: Consequence(422, "The model does not take this kind of input"),
     ErrorCode.UNSUPPORTED_PARAMETER: Consequence(422, "The engine cannot honour this parameter"),

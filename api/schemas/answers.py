@@ -66,6 +66,17 @@ class Usage(BaseModel):
     frames: int
 
 
+class OutputAnswer(BaseModel):
+    """One of several texts."""
+
+    text: str
+    finish_reason: Literal["stop", "length", "cancelled", "deadline"]
+    completion_tokens: int
+    logprobs: list[dict[str, Any]] | None = Field(
+        None, description="one a token: token, token_id, bytes, logprob, top_logprobs"
+    )
+
+
 class JobAnswer(BaseModel):
     """A job."""
 
@@ -85,6 +96,8 @@ class JobAnswer(BaseModel):
                     "priority": 5,
                     "output_text": "A red circle.",
                     "finish_reason": "stop",
+                    "degraded": None,
+                    "outputs": None,
                     "usage": {
                         "prompt_tokens": 80,
                         "image_tokens": 64,
@@ -116,6 +129,12 @@ class JobAnswer(BaseModel):
     priority: int
     output_text: str | None = Field(description="while the job runs, what there is of it so far")
     finish_reason: Literal["stop", "length", "cancelled", "deadline"] | None
+    degraded: dict[str, Any] | None = Field(
+        description="what was left out because the memory did not take it: reason, steps, frames, pixels"
+    )
+    outputs: list[OutputAnswer] | None = Field(
+        None, description="where several texts, or log probabilities, were asked for; not in lists"
+    )
     usage: Usage | None
     timings: dict[str, float] | None = Field(description="seconds")
     manifest: dict[str, Any] | None = Field(description="what was run: seed, revision, frame times")
@@ -168,6 +187,56 @@ class ModelAnswer(BaseModel):
     max_frames: int
     workers: int = Field(description="live workers that hold it")
     details: dict[str, Any] | None = Field(description="the engine's own words: device, dtype, context length, …")
+
+
+class TemplateAnswer(BaseModel):
+    """A version of a stored template."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["template"]
+    name: str
+    version: int
+    created_at: str
+    kind: Literal["chat", "prompt"]
+    description: str | None = None
+    chat_template: str | None = Field(None, description="of the kind `chat`")
+    messages: list[dict[str, Any]] | None = Field(None, description="of the kind `prompt`")
+    variables: dict[str, Any] | None = Field(None, description="of the kind `prompt`")
+    generation: dict[str, Any] | None = Field(None, description="of the kind `prompt`")
+
+
+class PromptTokens(BaseModel):
+    prompt_tokens: int
+    image_tokens: int
+    video_tokens: int
+
+
+class JobPromptAnswer(BaseModel):
+    """What the chat template made of a job's messages, with one placeholder for each image and video."""
+
+    object: Literal["prompt"]
+    job_id: str
+    text: str
+    tokens: PromptTokens
+
+
+class RenderedPrompt(BaseModel):
+    """A prompt as a job would have it, what it would take, and how long that would last."""
+
+    object: Literal["prompt"]
+    model: str
+    text: str
+    tokens: PromptTokens
+    images: int
+    frames: int
+    media: list[dict[str, Any]] = Field(description="each image's size, each video's frames and their times")
+    max_new_tokens: int = Field(description="what was asked for, or less if the context has less room")
+    timings: dict[str, float] = Field(description="seconds that loading media and rendering took")
+    estimate_s: float | None = Field(
+        description="seconds for an answer of that length, by your last jobs of this model; null without any"
+    )
 
 
 class DeliveryAttemptAnswer(BaseModel):
@@ -228,6 +297,10 @@ class FilePage(Page[FileAnswer]):
 
 class ModelPage(Page[ModelAnswer]):
     """Models."""
+
+
+class TemplatePage(Page[TemplateAnswer]):
+    """Templates."""
 
 
 class DeliveryPage(Page[DeliveryAnswer]):

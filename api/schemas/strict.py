@@ -14,16 +14,17 @@ class Strict(BaseModel):
 
     # Fields that are known but not there yet, and what to do instead.
     not_yet: ClassVar[dict[str, str]] = {}
+    # Fields that are known and will not be there, and why.
+    refused: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_what_asks_for_nothing(cls, values: Any) -> Any:
-        """A field that is not there yet may be sent with the value that it has anyway."""
+        """A field that is not there may be sent with the value that it has anyway."""
         if not isinstance(values, dict):
             return values
-        return {
-            name: value for name, value in values.items() if name not in cls.not_yet or not _asks_for_nothing(value)
-        }
+        absent = cls.not_yet.keys() | cls.refused.keys()
+        return {name: value for name, value in values.items() if name not in absent or not _asks_for_nothing(value)}
 
 
 class CachedSchema(BaseModel):

@@ -16,11 +16,11 @@ def with_parts(*parts: Any) -> dict[str, Any]:
     return {"model": "scripted", "messages": [{"role": "user", "content": list(parts)}]}
 
 
-def errors(client: FlaskClient, body: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
+def errors(client: FlaskClient, body: dict[str, Any], path: str = "/v1/jobs") -> tuple[int, list[tuple[str, str]]]:
     """The status of a refusal, and the code and the field of each error."""
     # JSON knows no infinity, but 1e999 is one when it is read.
     text = client.application.json.dumps(body).replace("Infinity", "1e999")
-    answer = client.post("/v1/jobs", data=text, content_type="application/json")
+    answer = client.post(path, data=text, content_type="application/json")
     assert answer.content_type == "application/problem+json", answer.get_data(as_text=True)
     found = answer.json
     assert found is not None

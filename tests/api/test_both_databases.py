@@ -16,6 +16,7 @@ from api.services import Services
 from models.file import File
 from models.idempotency import IdempotencyKey
 from models.job import Job, JobFile
+from models.template import Template
 from tests.api.stand_in import StandIn, png
 from vlmq.config import Settings
 
@@ -197,3 +198,29 @@ def test_lists_filter_and_page(client: FlaskClient, worker: StandIn) -> None:
     assert other is not None
     assert [len(found["data"]) for found in (later, earlier, other)] == [1, 0, 0]
     assert other["first_id"] is None
+
+
+def test_templates_stored_at_the_same_moment_get_a_version_each(app: Flask, service: Services) -> None:
+    start = threading.Barrier(8)
+    body = {"name": "t", "kind": "chat", "chat_template": "x"}
+
+    def create(number: int) -> int:
+        start.wait(20)
+        key = {"Idempotency-Key": "same"} if number < 2 else {}
+        answer = app.test_client().post("/v1/templates", json=body, headers=key)
+        assert answer.json is not None
+        assert answer.status_code == 201, answer.json
+        return int(answer.json["version"])
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(create, range(8)))
+    assert versions[0] == versions[1]
+    assert sorted(set(versions)) == [1, 2, 3, 4, 5, 6, 7]
+    assert count(service, Template) == 7
+
+
+def test_a_deleted_template_is_gone_on_either_database(client: FlaskClient, service: Services) -> None:
+    client.post("/v1/templates", json={"name": "t", "kind": "chat", "chat_template": "x"})
+    assert client.get("/v1/templates/t%00").status_code == 404
+    assert client.delete("/v1/templates/t").status_code == 200
+    assert count(service, Template) == 0

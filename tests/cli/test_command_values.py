@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vlmq.cli import app
+from vlmq.cli_values import named
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,9 @@ from vlmq.cli import app
         ["submit", "--temperature", "inf", "What?"],
         ["submit", "--temperature", "nan", "What?"],
         ["submit", "--fps", "inf", "What?"],
+        ["submit", "--set", "top_p", "What?"],
+        ["submit", "--set", "=1", "What?"],
+        ["submit", "--set", "top_p=1", "--set", "top_p=0.5", "What?"],
         ["serve", "--data-dir", ""],
         ["serve", "--model", ""],
         ["serve", "--host", ""],
@@ -31,6 +35,17 @@ def test_a_value_that_nothing_could_use_is_a_mistake_of_usage(arguments: list[st
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert "Invalid value" in done.output
+
+
+def test_parameters_that_are_set_are_json_or_else_text() -> None:
+    given = ["top_p=0.9", "do_sample=true", "stop=a=b", 'bad_words=["x"]', "early_stopping=never"]
+    assert named(given) == {
+        "top_p": 0.9,
+        "do_sample": True,
+        "stop": "a=b",
+        "bad_words": ["x"],
+        "early_stopping": "never",
+    }
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_schema_is_made_shown_and_taken_back(tmp_path: Path) -> None:
 
 
 def test_one_step_back_is_minus_one(database: Path) -> None:
-    db("upgrade")
+    db("upgrade", "0001")
     db("downgrade", "-1")
     assert db("current") == "no schema yet; run `vlmq db upgrade`\n"
 

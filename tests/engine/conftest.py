@@ -8,8 +8,19 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.generate_engine import GenerateEngine
-from engine.types import CheckpointSettings, Picture, VideoClip
+from engine.types import CheckpointSettings, Picture, TemplateCall, VideoClip
+from vlmq.chat_templates import render_chat
 from vlmq.config import BUNDLED_CHECKPOINT
+from vlmq.errors import VlmqError
+
+
+def render_here(call: TemplateCall) -> str:
+    """In this process, for templates that a test wrote; a worker has a child for it."""
+    try:
+        return render_chat(call.source, call.messages, call.variables, continues=call.continues)
+    except VlmqError as error:
+        error.param = "chat_template"
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +31,7 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def shared_engine(checkpoint: Checkpoint) -> Iterator[GenerateEngine]:
-    engine = GenerateEngine(checkpoint)
+    engine = GenerateEngine(checkpoint, render_here)
     yield engine
     engine.close()
 

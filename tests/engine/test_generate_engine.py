@@ -1,9 +1,6 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
@@ -12,35 +9,12 @@ from engine.checkpoint import Checkpoint
 from engine.generate_engine import GenerateEngine
 from engine.types import Delta, Failed, Finished, GenerationParameters, Started
 from tests.engine.listening import ask, end_of, finish, of, read_ends, read_until, run, text_of
+from tests.engine.steps import at_step, fail_with
 from vlmq.errors import ErrorCode, VlmqError
 
 # As long as a test needs, and never in full.
 LONG = GenerationParameters(max_new_tokens=4000, min_new_tokens=4000)
 SHORT = GenerationParameters(max_new_tokens=4)
-
-
-@contextmanager
-def at_step(checkpoint: Checkpoint, number: int, act: Callable[[], None]) -> Iterator[list[int]]:
-    """Do something within the model's call of this number, from 1; yields the numbers of the calls made."""
-    calls: list[int] = []
-
-    def count(_module: Any, _args: Any, _kwargs: Any) -> None:
-        calls.append(len(calls) + 1)
-        if len(calls) == number:
-            act()
-
-    hook = checkpoint.model.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        hook.remove()
-
-
-def fail_with(error: Exception) -> Callable[[], None]:
-    def act() -> None:
-        raise error
-
-    return act
 
 
 def test_a_running_sequence_ends_within_two_steps_of_its_cancel(engine: GenerateEngine, checkpoint: Checkpoint) -> None:

@@ -7,8 +7,10 @@ import pytest
 
 from engine.checkpoint import Checkpoint
 from engine.generate_engine import GenerateEngine
+from engine.prompt import PromptBuilder
 from engine.types import GenerationParameters, Picture, PromptRequest, Sequence, VideoClip
 from tests.engine.listening import ask
+from tests.vlmq.test_chat_templates import GUIDE
 from vlmq.errors import ErrorCode, VlmqError
 
 DEFAULTS = GenerationParameters()
@@ -99,19 +101,65 @@ def test_template_variables_cannot_reach_transformers_own_arguments(name: str, e
 
 
 @pytest.mark.parametrize(
-    ("template", "words"),
+    ("template", "code", "words"),
     [
-        ("{% for m in messages %}{{ m.content }", "not valid Jinja (line 1)"),
-        ("{{ raise_exception('Roles must alternate') }}", "Roles must alternate"),
-        ("{{ messages[7].content }}", "refused the messages"),
-        ("{{ 1 + 'a' }}", "TypeError"),
-        ("{{ messages.__class__.__mro__ }}", "refused the messages"),
+        ("{% for m in messages %}{{ m.content }", ErrorCode.TEMPLATE_ERROR, "not valid Jinja (line 1)"),
+        ("{{ raise_exception('Roles must alternate') }}", ErrorCode.TEMPLATE_ERROR, "Roles must alternate"),
+        ("{{ messages[7].content }}", ErrorCode.TEMPLATE_ERROR, "no element 7"),
+        ("{{ 1 + 'a' }}", ErrorCode.TEMPLATE_ERROR, "TypeError"),
+        ("{{ messages.__class__.__mro__ }}", ErrorCode.TEMPLATE_FORBIDDEN, "__mro__"),
     ],
 )
-def test_a_broken_chat_template_is_refused(template: str, words: str, engine: GenerateEngine) -> None:
+def test_a_broken_chat_template_is_refused(template: str, code: ErrorCode, words: str, engine: GenerateEngine) -> None:
     error = refusal(engine, PromptRequest(ask("x").messages, chat_template=template))
-    assert (error.code, error.param) == (ErrorCode.TEMPLATE_ERROR, "chat_template")
+    assert (error.code, error.param) == (code, "chat_template")
     assert words in error.message
+
+
+def test_an_engine_without_a_renderer_takes_no_chat_template(checkpoint: Checkpoint) -> None:
+    builder = PromptBuilder(checkpoint.processor, checkpoint.description.modalities)
+    with pytest.raises(VlmqError) as caught:
+        builder.build(PromptRequest(ask("x").messages, chat_template="x"))
+    assert (caught.value.code, caught.value.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "chat_template")
+
+
+def test_the_guides_template_serves_a_model_with_its_placeholder(
+    engine: GenerateEngine, checkpoint: Checkpoint, pictures: list[Picture]
+) -> None:
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Colour? <|image_pad|>"}]}]
+
+    def prepare(template: str) -> Sequence:
+        return engine.prepare("any", PromptRequest(chat, pictures[:1], chat_template=template), DEFAULTS)
+
+    with pytest.raises(VlmqError) as caught:
+        prepare(GUIDE)
+    error = caught.value
+    assert (error.code, error.param) == (ErrorCode.TEMPLATE_ERROR, "chat_template")
+    assert "it takes one <|image_pad|> for each" in error.message
+    # What the template writes is an image; what the user writes is text.
+    placeholder = checkpoint.processor.image_token
+    sequence = prepare(GUIDE.replace("<|image|>", placeholder))
+    assert sequence.image_tokens > 0
+    assert sequence.prompt.startswith("<|start_header_id|>user<|end_header_id|>\n\n")
+    assert sequence.prompt.count(placeholder) == 1
+
+
+def test_the_full_text_is_what_a_reader_would_see_of_the_prompt(
+    engine: GenerateEngine, checkpoint: Checkpoint, pictures: list[Picture]
+) -> None:
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Colour?"}]}]
+    sequence = engine.prepare("any", PromptRequest(chat, pictures[:1], return_full_text=True), DEFAULTS)
+    assert sequence.lead == checkpoint.tokenizer.decode(ids_of(sequence), skip_special_tokens=True)
+    assert "Colour?" in sequence.lead
+    assert "<|" not in sequence.lead
+    assert engine.prepare("any", PromptRequest(chat, pictures[:1]), DEFAULTS).lead == ""
+
+
+def test_the_last_answer_is_continued_by_a_requests_template(engine: GenerateEngine) -> None:
+    chat = [*ask("hello").messages, {"role": "assistant", "content": "It is "}]
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text }}[end]{% endfor %}"
+    sequence = engine.prepare("any", PromptRequest(chat, chat_template=template), DEFAULTS)
+    assert sequence.prompt == "[user]hello[end][assistant]It is "
 
 
 def test_a_template_that_loses_an_image_is_refused(engine: GenerateEngine, pictures: list[Picture]) -> None:

@@ -222,3 +222,34 @@ def test_a_scripted_kill_ends_the_process_without_a_goodbye() -> None:
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("named", "param"),
+    [
+        ({"num_beams": 2}, "num_beams"),
+        ({"logprobs": True}, "logprobs"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty"),
+        ({"bad_words": ("w2",)}, "bad_words"),
+        ({"eos_token_id": (2,)}, "eos_token_id"),
+        ({"sequence_bias": (((1,), 1.0),)}, "sequence_bias"),
+        ({"suppress_tokens": (1,)}, "suppress_tokens"),
+    ],
+)
+def test_what_a_script_cannot_obey_is_refused(named: dict[str, Any], param: str, engine: ScriptedEngine) -> None:
+    with pytest.raises(VlmqError) as caught:
+        engine.prepare("any", script(tokens=4), GenerationParameters(**named))
+    assert (caught.value.code, caught.value.param) == (ErrorCode.UNSUPPORTED_PARAMETER, f"generation.{param}")
+
+
+def test_several_texts_of_a_script_are_all_the_same(engine: ScriptedEngine) -> None:
+    end = finish(engine, script(tokens=2), GenerationParameters(num_return_sequences=3, do_sample=True))
+    assert [output.text for output in end.outputs] == ["w1 w2"] * 3
+    assert end.completion_tokens == 6
+
+
+def test_a_script_can_run_out_of_memory_on_much_media_only(engine: ScriptedEngine) -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": json.dumps({"tokens": 1, "memory_error_above_pixels": 64})}]
+    for side, kind in ((8, Finished), (9, Failed)):
+        prompt = PromptRequest([{"role": "user", "content": parts}], [np.zeros((side, 8, 3), np.uint8)])
+        assert isinstance(end_of(run(engine, prompt, DEFAULTS), "only"), kind)

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from models.db import Database, utc_now
 from models.delivery import Delivery, DeliveryStatus
 from models.idempotency import IdempotencyKey
-from models.job import Job, JobStatus
+from models.job import Job, JobKind, JobStatus
 from models.lifecycle import claim_next
 from models.outbox import claim_due
 from tasks.deliver_webhook import WebhookSender
@@ -230,3 +230,14 @@ def test_deliveries_not_yet_due_are_not_rung_for(
     reconciler.run_pass()
     reconciler.run_pass()
     assert client.llen(LIGHT_QUEUE) == 0
+
+
+def test_prompts_that_nobody_waits_for_any_more_are_deleted(reconciler: Reconciler, database: Database) -> None:
+    forgotten = insert_job(database, kind=JobKind.RENDER, status=JobStatus.COMPLETED, created_at=utc_now() - LONG_AGO)
+    fresh = insert_job(database, kind=JobKind.RENDER)
+    old_job = insert_job(database, status=JobStatus.COMPLETED, created_at=utc_now() - LONG_AGO)
+    reconciler.run_pass()
+    with database.read() as session:
+        left = set(session.scalars(select(Job.id)))
+    assert forgotten not in left
+    assert left == {fresh, old_job}

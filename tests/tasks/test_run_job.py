@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from engine.engine import Engine
 from engine.scripted import ScriptedEngine
 from engine.types import CheckpointSettings
 from media.load import MediaLoader
@@ -27,6 +28,7 @@ from models.job import Job, JobStatus
 from models.lifecycle import claim_next, request_cancel
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
+from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_job
@@ -39,18 +41,23 @@ LONG = {"tokens": 5000, "step_ms": 5}
 
 
 class Desk:
-    """A worker's inside on one thread a job, with a scripted engine and leases that nobody looks at."""
+    """A worker's inside on one thread a job, with leases that nobody looks at, and a scripted engine unless given."""
 
-    def __init__(self, settings: Settings, database: Database, event_log: EventLog) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, event_log: EventLog, engine: Engine | None = None
+    ) -> None:
         self.database, self.event_log = database, event_log
-        self.engine = ScriptedEngine(CheckpointSettings("scripted", engine="scripted"))
-        self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self._media = MediaLoader(settings)
+        settled = CheckpointSettings("scripted", engine="scripted")
+        self.engine = engine or ScriptedEngine(settled, chat_renderer(self._media.templates))
+        self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self.files = FileStore(settings.files_dir)
         served, max_pixels = settings.models["scripted"], settings.limits.max_job_pixels
         conversations = ConversationLoader(database, self.files, self._media, served, max_pixels)
         doorbell = Doorbell(make_celery(settings))
-        self.runner = JobRunner(settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held)
+        self.runner = JobRunner(
+            settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held, self._media.templates
+        )
         self.held.start()
 
     def close(self) -> None:

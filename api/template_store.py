@@ -1,0 +1,103 @@
+"""Templates into the database and out of it again."""
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.job_store import TRIES, Once
+from api.schemas.templates import TemplateRef, TemplateRequest
+from api.services import Services
+from models.db import utc_now
+from models.idempotency import IdempotencyKey
+from models.template import Template
+from vlmq.errors import ErrorCode, VlmqError
+from vlmq.ids import new_template_id
+
+
+def find_template(
+    session: Session, tenant: str, ref: TemplateRef, *, kind: str | None = None, param: str | None = None
+) -> Template:
+    """The version that `ref` names, or the newest.
+
+    Raises:
+        VlmqError: NOT_FOUND, which with a `param` is about a field of the request; INVALID_REQUEST for another kind.
+    """
+    rows = select(Template).where(Template.tenant == tenant, Template.name == ref.name)
+    if ref.version is not None:
+        rows = rows.where(Template.version == ref.version)
+    template = session.scalars(rows.order_by(Template.version.desc()).limit(1)).one_or_none()
+    if template is None:
+        words = "of this name" if ref.version is None else "of this name and version"
+        message = f"There is no template {words}; GET /v1/templates lists those that there are."
+        raise VlmqError(ErrorCode.NOT_FOUND, message, param=param, status=422 if param else None)
+    if kind is not None and template.content["kind"] != kind:
+        message = f"The template {ref.name} is of the kind {template.content['kind']}; this takes the kind {kind}."
+        raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=param)
+    return template
+
+
+def replay_template(services: Services, tenant: str, once: Once) -> Template | None:
+    """The template that this key has made, if it has made one.
+
+    Raises:
+        VlmqError: IDEMPOTENCY_MISMATCH for another body; CONFLICT when the template was deleted since.
+    """
+    with services.database.read() as session:
+        used = session.get(IdempotencyKey, (tenant, once.key))
+        if used is None:
+            return None
+        if used.body_sha256 != once.body_sha256:
+            message = "This Idempotency-Key was used with another body; take a new key for a new request."
+            raise VlmqError(ErrorCode.IDEMPOTENCY_MISMATCH, message, param="Idempotency-Key")
+        template = session.get(Template, used.resource_id)
+        if template is None:
+            message = "The template that this Idempotency-Key made was deleted; take a new key to make another."
+            raise VlmqError(ErrorCode.CONFLICT, message, param="Idempotency-Key")
+        return template
+
+
+def store_template(
+    services: Services, tenant: str, body: TemplateRequest, once: Once | None, *, tries: int = TRIES
+) -> tuple[Template, bool]:
+    """Insert the next version of its name. Says whether the key made it before.
+
+    Raises:
+        VlmqError: what `replay_template` raises.
+    """
+    try:
+        with services.database.write() as session:
+            return _insert(session, tenant, body.name, body.stored(), once), False
+    except IntegrityError:
+        # Another request took the key.
+        if once is not None and (made := replay_template(services, tenant, once)) is not None:
+            return made, True
+        if tries == 1:
+            raise
+    return store_template(services, tenant, body, once, tries=tries - 1)
+
+
+def _insert(session: Session, tenant: str, name: str, content: dict[str, Any], once: Once | None) -> Template:
+    _lock_name(session, f"{tenant}/{name}")
+    mine = (Template.tenant == tenant, Template.name == name)
+    newest = session.scalar(select(func.max(Template.version)).where(*mine)) or 0
+    now = utc_now()
+    template = Template(
+        id=new_template_id(), tenant=tenant, name=name, version=newest + 1, content=content, created_at=now
+    )
+    session.add(template)
+    if once is not None:
+        session.add(
+            IdempotencyKey(
+                tenant=tenant, key=once.key, body_sha256=once.body_sha256, resource_id=template.id, created_at=now
+            )
+        )
+    session.flush()
+    return template
+
+
+def _lock_name(session: Session, name: str) -> None:
+    """Until the transaction ends, nobody else counts versions of this name. SQLite has one writer at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 1))))

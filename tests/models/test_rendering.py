@@ -1,0 +1,58 @@
+"""Prompts that are only rendered, beside the jobs of the same table, on both databases."""
+
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from models.db import Database, utc_now
+from models.file import File
+from models.job import Job, JobFile, JobKind, JobStatus, Outcome
+from models.lifecycle import claim_next, finish
+from models.rendering import delete_forgotten_renders
+from tests.models.test_lifecycle import insert_job
+
+
+def claim(database: Database, *, renders_only: bool) -> str | None:
+    with database.write() as session:
+        job = claim_next(session, model="m", worker_id="w", lease_s=60, renders_only=renders_only)
+    return None if job is None else job.id
+
+
+def test_a_full_worker_claims_prompts_to_render_alone(database: Database) -> None:
+    job = insert_job(database, priority=9)
+    assert claim(database, renders_only=True) is None
+    prompt = insert_job(database, kind=JobKind.RENDER, priority=0)
+    assert claim(database, renders_only=True) == prompt
+    assert claim(database, renders_only=False) == job
+
+
+def test_a_worker_with_room_claims_either(database: Database) -> None:
+    job = insert_job(database)
+    prompt = insert_job(database, kind=JobKind.RENDER, priority=9)
+    assert [claim(database, renders_only=False) for _ in range(3)] == [prompt, job, None]
+
+
+def test_the_prompt_is_kept_with_the_end(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database, renders_only=False)
+    with database.write() as session:
+        finish(session, job_id, 1, Outcome(JobStatus.COMPLETED, prompt="ein Würfel 🟩\n"))
+    with database.read() as session:
+        assert session.get_one(Job, job_id).prompt == "ein Würfel 🟩\n"
+
+
+def test_forgotten_prompts_are_deleted_with_their_hold_on_files(database: Database) -> None:
+    old = utc_now() - timedelta(hours=1)
+    forgotten = insert_job(database, kind=JobKind.RENDER, created_at=old)
+    kept = {insert_job(database, kind=JobKind.RENDER), insert_job(database, created_at=old)}
+    with database.write() as session:
+        session.add(
+            File(id="file_1", tenant="default", sha256="0", size=1, media_type="image/png", created_at=utc_now())
+        )
+        session.flush()
+        session.add(JobFile(job_id=forgotten, file_id="file_1"))
+    with database.write() as session:
+        assert delete_forgotten_renders(session, older_than_s=60) == 1
+    with database.read() as session:
+        assert set(session.scalars(select(Job.id))) == kept
+        assert session.scalars(select(JobFile)).all() == []
