@@ -59,8 +59,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
 
-    # `attempt` fences every write and so grows with each claim; `releases` counts the claims that were given back
-    # without fault (a shutdown), which do not count against the job.
+    # `attempt` fences every write and so grows with each claim; `releases` counts the claims that ended without fault
+    # of the job (a shutdown, a first crash that another may have caused), which do not count against it.
     attempt: Mapped[int] = mapped_column(default=0)
     releases: Mapped[int] = mapped_column(default=0)
     # Claims that ended with the death of their worker; a job that has killed one runs alone.
@@ -92,6 +92,11 @@ class Job(Base):
     def attempts(self) -> int:
         """The tries that count."""
         return self.attempt - self.releases
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether it may have killed a worker, and so must have one to itself."""
+        return self.crashes > 0
 
     def status_data(self) -> dict[str, Any]:
         """The data of a `status` event; a final one carries the result."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     BindParameter,
     ColumnElement,
     ScalarSelect,
@@ -96,7 +97,7 @@ def _next_claimable(*kinds: ColumnElement[bool]) -> ScalarSelect[str]:
 def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
     return (
         update(Job)
-        .where(Job.id == _next_claimable(*kinds))
+        .where(Job.id == _next_claimable(*kinds), or_(Job.crashes == 0, bindparam("alone", type_=Boolean())))
         .values(
             status=JobStatus.IN_PROGRESS,
             attempt=Job.attempt + 1,
@@ -113,20 +114,30 @@ def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
 # Built once: with every job's first token waiting for it, building it takes as long as running it.
 _CLAIM = _claim()
 _CLAIM_RENDER = _claim(Job.kind == JobKind.RENDER)
+_NEXT_RUNS_ALONE = select(Job.crashes > 0).where(Job.id == _next_claimable())
 
 
 def claim_next(
-    session: Session, *, model: str, worker_id: str, lease_s: float, renders_only: bool = False
+    session: Session, *, model: str, worker_id: str, lease_s: float, alone: bool = True, renders_only: bool = False
 ) -> Job | None:
-    """Take the queued job of this model that is next: highest priority first, then the oldest."""
+    """Take the queued job of this model that is next: highest priority first, then the oldest.
+
+    `alone` says that the worker holds no other job; only then it gets one that has killed a worker.
+    """
     now = utc_now()
     values = {
         "wanted_model": model,
         "worker": worker_id,
         "now": now,
         "lease_until": now + timedelta(seconds=lease_s),
+        "alone": alone,
     }
     return session.scalars(_CLAIM_RENDER if renders_only else _CLAIM, values).one_or_none()
+
+
+def next_runs_alone(session: Session, *, model: str) -> bool:
+    """Whether the job that is next has killed a worker: who holds others makes room for it and claims none before."""
+    return bool(session.scalar(_NEXT_RUNS_ALONE, {"wanted_model": model, "now": utc_now()}))
 
 
 def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, lease_s: float) -> list[Held]:
@@ -241,14 +252,26 @@ def take_back_expired_leases(session: Session, *, max_attempts: int, limit: int 
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
-    changes = []
-    for job in abandoned:
-        error = VlmqError(
-            ErrorCode.WORKER_LOST, f"The worker died while it ran this job ({job.attempts} of {max_attempts} attempts)."
-        ).as_dict()
-        outcome = Outcome(JobStatus.FAILED, error=error)
-        changes.append(try_again(session, job.id, job.attempt, outcome, after_s=0, max_attempts=max_attempts))
+    changes = [_take_back(session, job, max_attempts) for job in abandoned]
     return [change for change in changes if change is not None]
+
+
+def _take_back(session: Session, job: Job, max_attempts: int) -> Change | None:
+    ran_alone = job.runs_alone
+    if _update(session, *_fence(job.id, job.attempt), crashes=Job.crashes + 1) is None:
+        return None
+    if ran_alone:
+        outcome = _lost(f"The worker died while it ran this job ({job.attempts} of {max_attempts} attempts).")
+        return try_again(session, job.id, job.attempt, outcome, after_s=0, max_attempts=max_attempts)
+    # A job that ran beside it may be to blame, so this does not count; the next attempt, which runs alone, will tell.
+    outcome = _lost("The worker died while it ran this job, perhaps because of another; from now on it runs alone.")
+    return _queue_again(
+        session, job.id, job.attempt, releases=Job.releases + 1, available_at=None, error=outcome.error
+    ) or _cancel(session, job.id, job.attempt, outcome)
+
+
+def _lost(message: str) -> Outcome:
+    return Outcome(JobStatus.FAILED, error=VlmqError(ErrorCode.WORKER_LOST, message).as_dict())
 
 
 def claimable_jobs(session: Session) -> dict[str, int]:

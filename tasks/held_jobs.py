@@ -33,6 +33,7 @@ class HeldJobs:
         self._attempts: dict[str, Attempt] = {}  # by sequence id
         self._at_work = 0
         self._lock = threading.Lock()
+        self._removed = threading.Condition(self._lock)
         self._stopped = threading.Event()
         self.closed = False  # no more claims
         self._giving_back = False
@@ -64,11 +65,18 @@ class HeldJobs:
     def remove(self, attempt: Attempt) -> None:
         with self._lock:
             del self._attempts[attempt.sequence_id]
+            self._removed.notify_all()
         self.writer.end(attempt)
 
     def all(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts.values())
+
+    def wait_for_an_end(self, timeout: float) -> None:
+        """Wait until one of the attempts is over, for at most `timeout` seconds."""
+        with self._removed:
+            if self._attempts:
+                self._removed.wait(timeout)
 
     def cancel(self, job_id: str) -> None:
         for attempt in self.all():

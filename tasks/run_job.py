@@ -1,7 +1,9 @@
 """The story of one job, top to bottom: claim, load its media, render its prompt, generate, and write down the end."""
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -14,7 +16,7 @@ from media.template_renderer import TemplateRenderer
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobKind
-from models.lifecycle import Change, claim_next, is_held
+from models.lifecycle import Change, claim_next, is_held, next_runs_alone
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
 from tasks.conversation import Conversation, ConversationLoader
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 # How long the end of a job is offered to a database that is away. After that its lease runs out, and it runs again.
 WRITE_PATIENCE_S = 60.0
+# How often a worker that makes room for a job which must run alone looks whether another has taken that.
+MAKE_ROOM_S = 0.5
 
 
 class StoppedError(Exception):
@@ -53,6 +57,8 @@ class JobRunner:
     templates: TemplateRenderer
     write_patience_s: float = WRITE_PATIENCE_S
     slots: Slots = field(init=False)
+    # Held by the thread that claims, and on through a job that runs alone: so nothing begins beside it.
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.settings.models[self.model].max_in_flight)
@@ -62,19 +68,20 @@ class JobRunner:
 
         A thread that comes when the worker has all the jobs that it may hold looks for prompts to render alone.
         """
-        with self.slots.take() as slot:
-            found = self._run_next(renders_only=not slot.taken)
+        with self.slots.take() as slot, ExitStack() as turn:
+            turn.enter_context(self._turn)
+            found = self._run_next(turn, renders_only=not slot.taken)
         return found or slot.asked_for
 
-    def _run_next(self, *, renders_only: bool) -> bool:
+    def _run_next(self, turn: ExitStack, *, renders_only: bool) -> bool:
         with self.held.at_work():
-            if self.held.closed:
-                return False
             claimed = self._claim(renders_only=renders_only)
             if claimed is None:
                 return False
             attempt, delivery_id = claimed
             self.held.add(attempt)
+            if not attempt.job.runs_alone:
+                turn.close()
             with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
                 try:
                     self._ring_delivery(delivery_id)
@@ -86,25 +93,36 @@ class JobRunner:
             return True
 
     def _claim(self, *, renders_only: bool) -> tuple[Attempt, str | None] | None:
-        """The next job, and the delivery that says so if its webhook wants to hear it."""
-        try:
-            with self.database.write() as session:
-                job = claim_next(
-                    session,
-                    model=self.model,
-                    worker_id=self.worker_id,
-                    lease_s=self.settings.timing.lease_s,
-                    renders_only=renders_only,
-                )
-                if job is None:
-                    return None
-                delivery_id = enqueue_delivery(session, job, "job.started")
-        except DATABASE_ERRORS as error:
-            log.warning("could not claim a job; the reconciler will ring again", error=str(error))
-            return None
-        attempt = Attempt(job, deadline=time.monotonic() + job.run_s)
-        attempt.record("status", job.status_data())
-        return attempt, delivery_id
+        """The next job, and the delivery that says so if its webhook wants to hear it.
+
+        If that is one that must run alone, it is waited for until nothing else runs here, or another worker took it.
+        """
+        while not self.held.closed:
+            alone = not self.held.all()
+            try:
+                with self.database.write() as session:
+                    job = claim_next(
+                        session,
+                        model=self.model,
+                        worker_id=self.worker_id,
+                        lease_s=self.settings.timing.lease_s,
+                        alone=alone,
+                        renders_only=renders_only,
+                    )
+                    delivery_id = None if job is None else enqueue_delivery(session, job, "job.started")
+                    may_wait = job is None and not alone and not renders_only
+                    makes_room = may_wait and next_runs_alone(session, model=self.model)
+            except DATABASE_ERRORS as error:
+                log.warning("could not claim a job; the reconciler will ring again", error=str(error))
+                return None
+            if job is not None:
+                attempt = Attempt(job, deadline=time.monotonic() + job.run_s)
+                attempt.record("status", job.status_data())
+                return attempt, delivery_id
+            if not makes_room:
+                return None
+            self.held.wait_for_an_end(MAKE_ROOM_S)
+        return None
 
     def _run(self, attempt: Attempt) -> Ending:
         """Everything between the claim and the end, with every error made into an ending."""

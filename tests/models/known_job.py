@@ -13,9 +13,11 @@ class Known:
     """What the model knows of a job."""
 
     hears: list[str]  # the events that its webhook subscribes to
+    priority: int = 5
     status: JobStatus = JobStatus.QUEUED
     fence: int = 0
     given_back: int = 0
+    crashes: int = 0
     holder: str | None = None
     lease_over: bool = False
     too_late: bool = False
@@ -27,12 +29,23 @@ class Known:
         return self.fence - self.given_back
 
     def came_to_nothing(self, change: Change | None) -> None:
-        """An attempt failed, or its worker vanished."""
+        """An attempt failed in a way that counts."""
         if self.cancel_wanted:
             self.ended(change, JobStatus.CANCELLED)
         elif self.tries >= MAX_ATTEMPTS:
             self.ended(change, JobStatus.FAILED)
         else:
+            self.queued_again(change)
+
+    def lost_its_worker(self, change: Change | None) -> None:
+        """Its first crash, which a neighbour may have caused, does not count."""
+        self.crashes += 1
+        if self.crashes > 1:
+            self.came_to_nothing(change)
+        elif self.cancel_wanted:
+            self.ended(change, JobStatus.CANCELLED)
+        else:
+            self.given_back += 1
             self.queued_again(change)
 
     def ended(self, change: Change | None, status: JobStatus) -> None:

@@ -22,6 +22,7 @@ from models.lifecycle import (
     claim_next,
     expire_overdue,
     finish,
+    next_runs_alone,
     release,
     renew_leases,
     request_cancel,
@@ -61,24 +62,31 @@ class Jobs(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     # Few, so that much happens to each.
-    @precondition(lambda self: sum(not known.status.is_final for known in self.known.values()) < 2)
+    @precondition(lambda self: sum(not known.status.is_final for known in self.known.values()) < 3)
     @rule(hears=st.lists(st.sampled_from(FINAL_EVENTS), unique=True), priority=st.integers(0, 9))
     def create(self, hears: list[str], priority: int) -> None:
         webhook = {"url": "https://example.com/hook", "events": hears} if hears else None
         job_id = insert_job(self.database, webhook=webhook, priority=priority, available_at=None)
-        self.known[job_id] = Known(hears)
+        self.known[job_id] = Known(hears, priority)
 
     @rule(worker=WORKERS)
     def claim(self, worker: str) -> None:
+        held = self._held_by(worker)
+        if any(known.crashes for known in held):
+            return  # its claiming thread is busy with that job (tasks/run_job.py)
+        alone = not held
         with self.database.write() as session:
-            job = claim_next(session, model="scripted", worker_id=worker, lease_s=LEASE_S)
-        waiting = {
+            job = claim_next(session, model="scripted", worker_id=worker, lease_s=LEASE_S, alone=alone)
+            runs_alone = next_runs_alone(session, model="scripted") if job is None else False
+        waiting = [
             job_id for job_id, known in self.known.items() if known.status == JobStatus.QUEUED and not known.too_late
-        }
+        ]
+        first = min(waiting, key=lambda job_id: (-self.known[job_id].priority, job_id), default=None)
         if job is None:
-            assert waiting == set()
+            assert runs_alone == (first is not None)
+            assert first is None or (self.known[first].crashes and not alone)
             return
-        assert job.id in waiting
+        assert job.id == first
         known = self.known[job.id]
         known.status, known.holder, known.lease_over = JobStatus.IN_PROGRESS, worker, False
         known.fence += 1
@@ -161,7 +169,7 @@ class Jobs(RuleBasedStateMachine):
             changes = {change.job_id: change for change in take_back_expired_leases(session, max_attempts=MAX_ATTEMPTS)}
         assert changes.keys() == {job_id for job_id, known in self.known.items() if known.holder and known.lease_over}
         for job_id, change in changes.items():
-            self.known[job_id].came_to_nothing(change)
+            self.known[job_id].lost_its_worker(change)
 
     @precondition(lambda self: self.known)
     @rule(number=RECENT)
@@ -194,6 +202,7 @@ class Jobs(RuleBasedStateMachine):
         for job_id, known in self.known.items():
             job = jobs[job_id]
             assert (job.status, job.attempt, job.attempts) == (known.status, known.fence, known.tries)
+            assert job.crashes == known.crashes
             assert job.attempts <= MAX_ATTEMPTS
             assert (job.lease_expires_at is not None) == (job.status == JobStatus.IN_PROGRESS)
             if job.status == JobStatus.IN_PROGRESS:
@@ -204,6 +213,15 @@ class Jobs(RuleBasedStateMachine):
                 assert row == known.row_at_its_end, "a final row changed"
             end = f"job.{known.status.value}"
             assert [event for owner, event in deliveries if owner == job_id] == [end] * (end in known.hears)
+
+    @invariant()
+    def a_job_that_has_killed_a_worker_has_one_to_itself(self) -> None:
+        for worker in ("w1", "w2"):
+            held = self._held_by(worker)
+            assert len(held) <= 1 or not any(known.crashes for known in held)
+
+    def _held_by(self, worker: str) -> list[Known]:
+        return [known for known in self.known.values() if known.holder == worker]
 
     def _recent(self, things: list[T], number: int) -> T:
         return things[-1 - number % len(things)]

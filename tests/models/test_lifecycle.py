@@ -11,6 +11,7 @@ from models.lifecycle import (
     claimable_jobs,
     expire_overdue,
     finish,
+    next_runs_alone,
     release,
     renew_leases,
     request_cancel,
@@ -44,9 +45,15 @@ def insert_job(database: Database, **values: object) -> str:
     return job.id
 
 
-def claim(database: Database, worker_id: str = "w1", lease_s: float = 30.0) -> Job | None:
+def claim(database: Database, worker_id: str = "w1", lease_s: float = 30.0, *, alone: bool = True) -> Job | None:
     with database.write() as session:
-        return claim_next(session, model="m", worker_id=worker_id, lease_s=lease_s)
+        return claim_next(session, model="m", worker_id=worker_id, lease_s=lease_s, alone=alone)
+
+
+def lose_worker(database: Database) -> None:
+    assert claim(database, lease_s=-1) is not None
+    with database.write() as session:
+        take_back_expired_leases(session, max_attempts=3)
 
 
 def get(database: Database, job_id: str) -> Job:
@@ -104,16 +111,51 @@ def test_a_release_costs_no_attempt_but_moves_the_fence(database: Database) -> N
     assert (again.attempt, again.attempts) == (2, 1)
 
 
-def test_a_job_whose_workers_keep_dying_fails_after_its_attempts(database: Database) -> None:
+def test_the_first_crash_does_not_count_as_another_job_may_have_caused_it(database: Database) -> None:
     job_id = insert_job(database)
-    for _ in range(3):
-        assert claim(database, lease_s=-1) is not None
-        with database.write() as session:
-            take_back_expired_leases(session, max_attempts=3)
+    lose_worker(database)
     job = get(database, job_id)
-    assert job.status == JobStatus.FAILED
+    assert (job.status, job.crashes, job.attempt, job.attempts) == (JobStatus.QUEUED, 1, 1, 0)
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
+
+
+def test_a_job_whose_workers_keep_dying_fails_after_its_attempts_alone(database: Database) -> None:
+    job_id = insert_job(database)
+    for _ in range(4):
+        assert get(database, job_id).status == JobStatus.QUEUED
+        lose_worker(database)
+    job = get(database, job_id)
+    assert (job.status, job.crashes, job.attempts) == (JobStatus.FAILED, 4, 3)
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    assert "3 of 3" in job.error["message"]
+
+
+def test_a_job_that_lost_its_worker_goes_only_to_a_worker_that_holds_no_other(database: Database) -> None:
+    crashed = insert_job(database)
+    lose_worker(database)
+    harmless = insert_job(database)
+    assert claim(database, alone=False) is None
+    with database.read() as session:
+        assert next_runs_alone(session, model="m")
+    assert getattr(claim(database, "w2", alone=True), "id", None) == crashed
+    with database.read() as session:
+        assert not next_runs_alone(session, model="m")
+    assert getattr(claim(database, alone=False), "id", None) == harmless
+    with database.read() as session:
+        assert not next_runs_alone(session, model="m")
+
+
+def test_a_cancelled_job_whose_worker_dies_ends_cancelled(database: Database) -> None:
+    job_id = insert_job(database)
+    claim(database, lease_s=-1)
+    with database.write() as session:
+        request_cancel(session, session.get_one(Job, job_id))
+    with database.write() as session:
+        (change,) = take_back_expired_leases(session, max_attempts=3)
+    assert change.status == JobStatus.CANCELLED
+    assert get(database, job_id).error is None
 
 
 def test_a_retry_waits_and_then_counts(database: Database) -> None:

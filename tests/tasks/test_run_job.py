@@ -1,6 +1,7 @@
 """Jobs in the hands of one worker, at the moments when something else happens to them."""
 
 import io
+import itertools
 import json
 import socket
 import threading
@@ -24,7 +25,7 @@ from models.db import Database, utc_now
 from models.delivery import Delivery
 from models.file import File
 from models.job import Job, JobStatus
-from models.lifecycle import request_cancel
+from models.lifecycle import claim_next, request_cancel
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.prompt_template import chat_renderer
@@ -215,6 +216,66 @@ def test_a_claim_under_way_when_the_worker_drains_is_given_back_unspent(desk: De
     job = get_job(desk.database, job_id)
     assert (job.status, job.attempts, job.attempt) == (JobStatus.QUEUED, 0, 1)
     thread.join(10)
+
+
+class TestAJobThatHasLostAWorker:
+    """`crashes` says so; it must have a worker to itself."""
+
+    def test_waits_for_those_that_run_and_nothing_is_claimed_before_it(self, desk: Desk) -> None:
+        first, running = desk.start_and_see_text()
+        crashed = desk.submit({"tokens": 3}, crashes=1, releases=1, attempt=1)
+        later = desk.submit({"tokens": 3})
+        threads = [desk.start(), desk.start()]
+        asked = threading.Event()
+        event.listen(desk.database.engine, "commit", lambda _connection: asked.set())
+        assert asked.wait(10)
+        assert [get_job(desk.database, id_).status for id_ in (crashed, later)] == [JobStatus.QUEUED] * 2
+        desk.held.cancel(first)
+        for thread in (running, *threads):
+            thread.join(10)
+        ended = [get_job(desk.database, id_) for id_ in (first, crashed, later)]
+        assert [job.status for job in ended] == [JobStatus.CANCELLED, JobStatus.COMPLETED, JobStatus.COMPLETED]
+        times = [(job.started_at, job.finished_at) for job in ended]
+        assert times == sorted(times)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))  # type: ignore[operator]
+
+    def test_keeps_others_from_beginning_while_it_runs(self, desk: Desk) -> None:
+        crashed, running = desk.start_and_see_text(crashes=1, releases=1, attempt=1)
+        other = desk.submit({"tokens": 3})
+        thread = desk.start()
+        told = len(desk.text(crashed))
+        until(lambda: len(desk.text(crashed)) > told + 100, what="more text")
+        assert get_job(desk.database, other).status == JobStatus.QUEUED
+        desk.held.cancel(crashed)
+        for each in (running, thread):
+            each.join(10)
+        assert get_job(desk.database, other).status == JobStatus.COMPLETED
+
+    def test_is_not_waited_for_once_another_worker_has_taken_it(self, desk: Desk) -> None:
+        _, running = desk.start_and_see_text()
+        crashed = desk.submit({"tokens": 3}, crashes=1, releases=1, attempt=1)
+        later = desk.submit({"tokens": 3})
+        thread = desk.start()
+        with desk.database.write() as session:
+            taken = claim_next(session, model="scripted", worker_id="another", lease_s=600)
+        assert taken is not None
+        assert taken.id == crashed
+        thread.join(10)
+        assert get_job(desk.database, later).status == JobStatus.COMPLETED
+        assert running.is_alive()
+        desk.held.drain(0)
+        running.join(10)
+
+    def test_does_not_hold_up_a_worker_that_drains(self, desk: Desk) -> None:
+        first, running = desk.start_and_see_text()
+        crashed = desk.submit({"tokens": 3}, crashes=1, releases=1, attempt=1)
+        thread = desk.start()
+        desk.held.drain(0)
+        for each in (running, thread):
+            each.join(10)
+            assert not each.is_alive()
+        jobs = [get_job(desk.database, id_) for id_ in (first, crashed)]
+        assert [(job.status, job.attempts) for job in jobs] == [(JobStatus.QUEUED, 0)] * 2
 
 
 def test_a_stale_attempt_sends_no_webhooks(desk: Desk) -> None:
