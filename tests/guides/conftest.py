@@ -63,7 +63,7 @@ def media_root(
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, media_root: Path) -> Iterator[Stack]:
     stack = Stack(
         tmp_path_factory.mktemp("guides") / "data",
