@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
     BindParameter,
+    Boolean,
     ColumnElement,
     ScalarSelect,
     and_,

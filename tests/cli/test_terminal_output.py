@@ -61,5 +61,5 @@ def test_an_answer_is_made_harmless_for_a_terminal_alone(
     httpserver.expect_request("/v1/jobs/job_1").respond_with_json(job)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     with Client(httpserver.url_for("")) as client:
-        assert follow(client, "job_1", as_json=False) == 0
+        assert follow(client, "job_1", client.events("job_1"), as_json=False) == 0
     assert capsys.readouterr().out == (harmless(HOSTILE) if is_terminal else HOSTILE) + "\n"
