@@ -15,6 +15,8 @@ class Line:
         self._changed = threading.Condition()
         self._waiting: deque[Sequence] = deque()
         self._running: str | None = None
+        self._joined: dict[str, float] = {}  # by id: when it joined, for those that wait
+        self._waited = 0.0  # how long the running one has waited
         self._cancelled: set[str] = set()
         self._closed = False
 
@@ -39,6 +41,7 @@ class Line:
             if self._holds(sequence.id):
                 raise ValueError(f"sequence {sequence.id} is already alive")
             self._waiting.append(sequence)
+            self._joined[sequence.id] = time.monotonic()
             self._changed.notify()
 
     def cancel(self, id: str) -> None:
@@ -68,6 +71,7 @@ class Line:
             ended = [(sequence, reason) for sequence in self._waiting if (reason := self.early_end(sequence))]
             for sequence, _ in ended:
                 self._waiting.remove(sequence)
+                del self._joined[sequence.id]
                 self._cancelled.discard(sequence.id)
             return ended
 
@@ -78,6 +82,7 @@ class Line:
                 return None
             sequence = self._waiting.popleft()
             self._running = sequence.id
+            self._waited = time.monotonic() - self._joined.pop(sequence.id)
             return sequence
 
     def done(self, sequence: Sequence) -> None:
@@ -86,10 +91,12 @@ class Line:
             self._cancelled.discard(sequence.id)
 
     def early_end(self, sequence: Sequence) -> FinishReason | None:
-        """Why a sequence ends now, whatever it has generated."""
+        """Why a sequence ends now, whatever it has generated. Its deadline moves on while it waits."""
         if self._closed or sequence.id in self._cancelled:
             return "cancelled"
-        if sequence.deadline is not None and time.monotonic() >= sequence.deadline:
+        # Its own time stands still until it runs.
+        now = self._joined.get(sequence.id) or time.monotonic() - self._waited
+        if sequence.deadline is not None and now >= sequence.deadline:
             return "deadline"
         return None
 

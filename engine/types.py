@@ -133,9 +133,9 @@ RenderTemplate: TypeAlias = Callable[[TemplateCall], str]
 class Sequence:
     """One generation, ready to run. `max_new_tokens` is what was asked for, or less if the context has less room.
 
-    `deadline` is a time of `time.monotonic()`. `inputs` and `options` belong to the engine that prepared them. `prompt`
-    is the text that the template wrote; `lead` is what of it a reader would see, if the full text is wanted, and empty
-    if not.
+    `deadline` is a time of `time.monotonic()`, later by what the sequence waits for others in the engine. `inputs` and
+    `options` belong to the engine that prepared them. `prompt` is the text that the template wrote; `lead` is what of
+    it a reader would see, if the full text is wanted, and empty if not.
     """
 
     id: str

@@ -1,5 +1,6 @@
 """Bring a database's schema to a revision; `vlmq db upgrade` and `vlmq serve` call this."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def _move(how: Callable[[Config, str], None], connection: Connection, revision: 
             "the database was made by a newer vlmq, whose schema this one does not know; run that version, or take "
             "the schema back with its `vlmq db downgrade`"
         )
+    # Of what is formed otherwise, Alembic asserts that it is not there.
+    if re.fullmatch(r"\w+|[+-]\d+", revision) is None:
+        raise SchemaError(f"{revision!r} is no revision; take head, base, a revision's name, or steps such as -1")
     try:
         how(_config(connection), revision)
     except CommandError as error:

@@ -23,11 +23,12 @@ class Attempt:
     """What the worker's threads share about one job. Events are numbered here, in the order of `record`."""
 
     job: Job
-    deadline: float  # time.monotonic()
+    deadline: float  # time.monotonic(), later by what the engine has let it wait
     events: list[Event] = field(default_factory=list)
     sent: int = 0  # how many of `events` Redis has; the stream writer's own
     stop: Stop | None = None
     text: str = ""  # generated so far
+    started_at: float | None = None  # time.monotonic(): when the engine began with it
     result: Finished | Failed | None = None
     loading: Cutoff = field(init=False)  # ends downloads and decoding
     _lock: threading.Lock = field(default_factory=threading.Lock)

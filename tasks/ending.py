@@ -35,12 +35,12 @@ class Report:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Note how many seconds the block takes, however it ends."""
+        """Add how many seconds the block takes, however it ends."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.timings[name] = round(time.monotonic() - began, 6)
+            self._add(name, time.monotonic() - began)
 
     def count_prompt(self, conversation: Conversation, sequence: Sequence) -> None:
         self.prompt = storable(sequence.prompt)
@@ -55,15 +55,22 @@ class Report:
         }
         self.manifest["media"] = conversation.manifest
 
-    def count_result(self, result: Finished | Failed) -> None:
+    def count_result(self, result: Finished | Failed, *, submitted_at: float, started_at: float) -> None:
+        """Add what a try brought that the engine got and began with at these times of `time.monotonic()`."""
+        self._add("engine_wait", started_at - submitted_at)
         self.usage["completion_tokens"] = result.completion_tokens
         self.usage["total_tokens"] = self.usage["prompt_tokens"] + result.completion_tokens
         if isinstance(result, Finished):
             self.manifest["seed"] = result.seed
             self.outputs = stored_outputs(result)
-            self.timings["generation"] = round(result.generation_s, 6)
+            self._add("generation", result.generation_s)
             if result.first_token_s is not None:
                 self.timings["first_token"] = round(result.first_token_s, 6)
+        else:
+            self._add("generation", time.monotonic() - started_at)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.timings[name] = round(self.timings.get(name, 0.0) + seconds, 6)
 
     def complete(self) -> None:
         """Add what is known at the end only."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import structlog
 
 from engine.engine import Engine
-from engine.types import Delta, Event, Failed, Finished
+from engine.types import Delta, Event, Failed, Finished, Started
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobStatus, Outcome
 from models.lifecycle import release, renew_leases
@@ -166,5 +166,7 @@ class HeldJobs:
 def _hand_over(event: Event, attempt: Attempt) -> None:
     if isinstance(event, Delta):
         attempt.say(event.text, event.tokens)
+    elif isinstance(event, Started):
+        attempt.started_at = time.monotonic()
     elif isinstance(event, Finished | Failed):
         attempt.set_result(event)

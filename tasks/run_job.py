@@ -1,9 +1,7 @@
 """The story of one job, top to bottom: claim, load its media, render its prompt, generate, and write down the end."""
 
-import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -16,9 +14,10 @@ from media.template_renderer import TemplateRenderer
 from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobKind
-from models.lifecycle import Change, claim_next, is_held, next_runs_alone
+from models.lifecycle import Change, is_held
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
+from tasks.claim import Claimed, Claims
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
@@ -34,8 +33,6 @@ log = structlog.get_logger(__name__)
 
 # How long the end of a job is offered to a database that is away. After that its lease runs out, and it runs again.
 WRITE_PATIENCE_S = 60.0
-# How often a worker that makes room for a job which must run alone looks whether another has taken that.
-MAKE_ROOM_S = 0.5
 
 
 class StoppedError(Exception):
@@ -57,72 +54,29 @@ class JobRunner:
     templates: TemplateRenderer
     write_patience_s: float = WRITE_PATIENCE_S
     slots: Slots = field(init=False)
-    # Held by the thread that claims, and on through a job that runs alone: so nothing begins beside it.
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    claims: Claims = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.settings.models[self.model].max_in_flight)
+        self.claims = Claims(self.model, self.worker_id, self.settings.timing.lease_s, self.database, self.held)
 
     def run_next(self) -> bool:
         """Claim the next job of this model and see it through; False when there was none.
 
         A thread that comes when the worker has all the jobs that it may hold looks for prompts to render alone.
         """
-        with self.slots.take() as slot, ExitStack() as turn:
-            turn.enter_context(self._turn)
-            found = self._run_next(turn, renders_only=not slot.taken)
-        return found or slot.asked_for
+        with self.slots.take() as slot, self.claims.next(renders_only=not slot.taken) as claimed:
+            if claimed is not None:
+                self._see_through(claimed)
+        return claimed is not None or slot.asked_for
 
-    def _run_next(self, turn: ExitStack, *, renders_only: bool) -> bool:
-        with self.held.at_work():
-            claimed = self._claim(renders_only=renders_only)
-            if claimed is None:
-                return False
-            attempt, delivery_id = claimed
-            self.held.add(attempt)
-            if not attempt.job.runs_alone:
-                turn.close()
-            with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
-                try:
-                    self._ring_delivery(delivery_id)
-                    change = self._end(attempt, self._run(attempt))
-                finally:
-                    self.held.remove(attempt)
-                if change is not None:
-                    self._try_to_ring(lambda: ring_for(change, self.doorbell))
-            return True
-
-    def _claim(self, *, renders_only: bool) -> tuple[Attempt, str | None] | None:
-        """The next job, and the delivery that says so if its webhook wants to hear it.
-
-        If that is one that must run alone, it is waited for until nothing else runs here, or another worker took it.
-        """
-        while not self.held.closed:
-            alone = not self.held.all()
-            try:
-                with self.database.write() as session:
-                    job = claim_next(
-                        session,
-                        model=self.model,
-                        worker_id=self.worker_id,
-                        lease_s=self.settings.timing.lease_s,
-                        alone=alone,
-                        renders_only=renders_only,
-                    )
-                    delivery_id = None if job is None else enqueue_delivery(session, job, "job.started")
-                    may_wait = job is None and not alone and not renders_only
-                    makes_room = may_wait and next_runs_alone(session, model=self.model)
-            except DATABASE_ERRORS as error:
-                log.warning("could not claim a job; the reconciler will ring again", error=str(error))
-                return None
-            if job is not None:
-                attempt = Attempt(job, deadline=time.monotonic() + job.run_s)
-                attempt.record("status", job.status_data())
-                return attempt, delivery_id
-            if not makes_room:
-                return None
-            self.held.wait_for_an_end(MAKE_ROOM_S)
-        return None
+    def _see_through(self, claimed: Claimed) -> None:
+        attempt = claimed.attempt
+        with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
+            self._ring_delivery(claimed.delivery_id)
+            change = self._end(attempt, self._run(attempt))
+            if change is not None:
+                self._try_to_ring(lambda: ring_for(change, self.doorbell))
 
     def _run(self, attempt: Attempt) -> Ending:
         """Everything between the claim and the end, with every error made into an ending."""
@@ -168,7 +122,7 @@ class JobRunner:
 
         None when only the prompt was wanted.
         """
-        attempt.result = None
+        attempt.result = attempt.started_at = None
         self._check_stop(attempt)
         try:
             sequence = self._prepare(attempt, conversation, report)
@@ -181,10 +135,14 @@ class JobRunner:
             return None
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
         attempt.record("progress", progress)
+        submitted_at = time.monotonic()
         self._submit(attempt, sequence)
         self._tell_progress(attempt, progress)
         result = self._follow(attempt)
-        report.count_result(result)
+        started_at = time.monotonic() if attempt.started_at is None else attempt.started_at
+        # Not the job's own time: the engine did not count it either.
+        attempt.deadline += started_at - submitted_at
+        report.count_result(result, submitted_at=submitted_at, started_at=started_at)
         return result
 
     def _prepare(self, attempt: Attempt, conversation: Conversation, report: Report) -> Sequence:

@@ -1,6 +1,7 @@
 """Following a job on the terminal: the answer goes to standard output, everything else to standard error."""
 
 import sys
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,12 +10,15 @@ from vlmq.cli_terminal import harmless, print_json
 from vlmq.client import Client, Event, Job
 
 
-def follow(client: Client, job_id: str, *, as_json: bool) -> int:
-    """Print the answer as it comes; returns 0 if the job completed. Ctrl-C asks whether to cancel or to detach."""
+def follow(client: Client, job_id: str, events: Iterable[Event], *, as_json: bool) -> int:
+    """Print the answer as it comes; returns 0 if the job completed. Ctrl-C asks whether to cancel or to detach.
+
+    `events` is the job's stream.
+    """
     told = Console(stderr=True, highlight=False, soft_wrap=True)
     screen = _Screen(told, silent=as_json)
     try:
-        for event in client.events(job_id):
+        for event in events:
             screen.show(event)
     except KeyboardInterrupt:
         screen.end_line()

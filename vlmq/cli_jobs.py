@@ -103,17 +103,17 @@ def submit(
         content = [*upload_parts(media, client, sampling), {"type": "text", "text": question}]
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": content})
-        created = client.submit(
-            messages,
-            model=model or _first_model(client),
-            generation=generation or None,
-            allow_degraded=None if degrade else False,
-            webhook={"url": webhook} if webhook is not None else None,
-        )
+        fields: dict[str, Any] = {
+            "model": model or _first_model(client),
+            "generation": generation or None,
+            "allow_degraded": None if degrade else False,
+            "webhook": {"url": webhook} if webhook is not None else None,
+        }
         if detach:
-            print_result(created, as_json=json)
+            print_result(client.submit(messages, **fields), as_json=json)
             return
-        raise typer.Exit(follow(client, created.id, as_json=json))
+        job_id, events = client.submit_and_follow(messages, **fields)
+        raise typer.Exit(follow(client, job_id, events, as_json=json))
 
 
 def watch(
@@ -126,7 +126,9 @@ def watch(
     from vlmq.cli_follow import follow, print_events
 
     with _client(url, api_key) as client:
-        raise typer.Exit(print_events(client, job_id) if json else follow(client, job_id, as_json=False))
+        if json:
+            raise typer.Exit(print_events(client, job_id))
+        raise typer.Exit(follow(client, job_id, client.events(job_id), as_json=False))
 
 
 def jobs(

@@ -89,6 +89,9 @@ class Client:
             "POST", "/v1/jobs", json=_body(messages, fields), headers=headers, stream=True, timeout=timeout
         )
         job_id = self._checked_stream(response).headers.get("Location", "").rpartition("/")[2]
+        if not job_id:
+            response.close()
+            raise self._stranger()
         return job_id, self.events(job_id, opened=response)
 
     def get(self, job_id: str, *, wait_s: float = 0) -> Job:

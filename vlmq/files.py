@@ -82,7 +82,11 @@ class FileStore:
         return StoredBytes(digest.hexdigest(), size, head)
 
     def delete(self, sha256: str) -> None:
-        self.path(sha256).unlink(missing_ok=True)
+        """Remove the bytes. Where the disk refuses, they are left behind, which the log says."""
+        try:
+            self.path(sha256).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("a deleted file's bytes could not be removed", sha256=sha256, error=error.strerror)
 
     def _remove_left_behind(self) -> None:
         """Uploads whose process was killed. A folder that cannot be cleaned can still be read."""

@@ -62,7 +62,7 @@ def sniff(head: bytes) -> MediaType | None:
     """The media type of a file that begins with `head` (`HEAD_BYTES` of it are enough); None when it is none known."""
     for prefix, media_type in _PREFIXES:
         if head.startswith(prefix):
-            return media_type
+            return None if media_type is MediaType.GIF and _is_script(head) else media_type
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12])
     if head[:4] == b"\x1aE\xdf\xa3":
@@ -70,6 +70,15 @@ def sniff(head: bytes) -> MediaType | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return MediaType.BMP
     return _iso_media(head) or _markup(head)
+
+
+def _is_script(gif: bytes) -> bool:
+    """Whether what has a GIF's signature goes on as no GIF does: text that a browser would run as a script."""
+    if len(gif) < 13:
+        return False  # too short to tell, and to be either
+    colours = 3 * 2 ** ((gif[10] & 7) + 1) if gif[10] & 0x80 else 0
+    # An extension, an image, or the end.
+    return gif[13 + colours :][:1] not in (b"!", b",", b";", b"")
 
 
 def _matroska(head: bytes) -> MediaType | None:

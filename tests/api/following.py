@@ -27,6 +27,18 @@ def follow(server: Server, job_id: str, after: str | None = None) -> Iterator[It
         yield read_events(response.iter_content(chunk_size=None))
 
 
+@contextmanager
+def submit_and_follow(
+    server: Server, *, accept: str = "text/event-stream", key: str | None = None
+) -> Iterator[tuple[requests.Response, Iterator[Message]]]:
+    """POST a job and read its stream from the same answer."""
+    headers = {"Accept": accept} | ({"Idempotency-Key": key} if key else {})
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    url = f"{server.url}/v1/jobs"
+    with requests.post(url, json=body, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        yield response, read_events(response.iter_content(chunk_size=None))
+
+
 def follow_to_end(server: Server, job_id: str, after: str | None = None) -> list[Message]:
     with follow(server, job_id, after) as messages:
         return list(messages)

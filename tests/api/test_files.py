@@ -23,6 +23,23 @@ def uploaded(client: FlaskClient, data: bytes, name: str = "a.png") -> dict[str,
     return dict(answer.json)
 
 
+def test_a_script_with_a_gifs_signature_is_refused_and_not_kept(client: FlaskClient, service: Services) -> None:
+    answer = upload(client, b"GIF89a/*" + bytes(200) + b"*/=1;alert(document.domain)", "cat.gif")
+    assert answer.status_code == 415
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "unsupported_media_type"
+    assert [path for path in service.settings.files_dir.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_whose_bytes_cannot_be_removed_is_deleted_all_the_same(client: FlaskClient, service: Services) -> None:
+    file = uploaded(client, png())
+    path = service.files.path(file["sha256"])
+    path.unlink()
+    path.mkdir()  # which refuses even the superuser
+    assert client.delete(f"/v1/files/{file['id']}").status_code == 200
+    assert client.get(f"/v1/files/{file['id']}").status_code == 404
+
+
 def test_a_form_upload_is_stored_by_its_content(client: FlaskClient, service: Services) -> None:
     answer = upload(client, png(), "cat.png")
     assert answer.status_code == 201

@@ -56,6 +56,31 @@ def test_a_stream_that_breaks_off_goes_on_where_it_ended(httpserver: HTTPServer)
     assert asked == [None, "1-2", "1-4"]
 
 
+def test_a_job_whose_own_answer_breaks_off_is_followed_on_where_location_says(httpserver: HTTPServer) -> None:
+    begun = Response(frame(1, "delta", {"text": "a"}) + "id: 1-2\nev", content_type="text/event-stream")
+    begun.headers["Location"] = "/v1/jobs/job_1"
+    asked: list[str | None] = []
+
+    def go_on(request: Request) -> Response:
+        asked.append(request.headers.get("Last-Event-ID"))
+        return Response(frame(2, "status", {"status": "completed"}), content_type="text/event-stream")
+
+    httpserver.expect_request("/v1/jobs", method="POST").respond_with_response(begun)
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_handler(go_on)
+    with Client(httpserver.url_for("")) as client:
+        job_id, events = client.submit_and_follow([], model="m")
+        assert job_id == "job_1"
+        assert [event.id for event in events] == ["1-1", "1-2"]
+    assert asked == ["1-1"]
+
+
+@pytest.mark.parametrize("answer", [Response("{}", 202), Response("", content_type="text/event-stream")])
+def test_a_submission_that_is_not_answered_as_vlmq_does_is_no_stream(httpserver: HTTPServer, answer: Response) -> None:
+    httpserver.expect_request("/v1/jobs", method="POST").respond_with_response(answer)
+    with Client(httpserver.url_for("")) as client, pytest.raises(ClientError, match="not vlmq"):
+        client.submit_and_follow([], model="m")
+
+
 def test_a_service_that_is_away_for_a_moment_does_not_end_the_stream(httpserver: HTTPServer) -> None:
     stream = Response(frame(1, "status", {"status": "failed"}), content_type="text/event-stream")
     answers = iter([Response(status=503), stream])

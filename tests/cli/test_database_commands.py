@@ -53,6 +53,13 @@ def test_an_unknown_revision_is_refused(database: Path, command: str) -> None:
         db(command, "nonsense")
 
 
+@pytest.mark.parametrize("command", ["upgrade", "downgrade"])
+@pytest.mark.parametrize("revision", ["@", "@head", "head+1", "0001:0002", ":", "+", "a b"])
+def test_what_cannot_be_a_revision_is_refused_with_what_can(database: Path, command: str, revision: str) -> None:
+    with pytest.raises(ExplainedError, match="is no revision; take head, base"):
+        db(command, revision)
+
+
 def test_a_database_of_a_newer_vlmq_is_said_to_be_one(database: Path) -> None:
     db("upgrade")
     with sqlite3.connect(database) as connection:

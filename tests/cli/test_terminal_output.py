@@ -20,6 +20,21 @@ def test_controls_are_replaced_and_lines_and_tabs_kept() -> None:
     assert harmless("zwei\n\tZeilen, 猫") == "zwei\n\tZeilen, 猫"
 
 
+@pytest.mark.parametrize("control", [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029])
+def test_text_cannot_be_turned_around(control: int, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = f"exe{chr(control)}gnp.cat"
+    assert harmless(hostile) == "exe�gnp.cat"
+    print_json({"text": hostile})
+    printed = capsys.readouterr().out
+    assert chr(control) not in printed
+    assert json.loads(printed) == {"text": hostile}
+
+
+def test_marks_that_scripts_from_right_to_left_need_are_kept() -> None:
+    text = "\u05e9\u05dc\u05d5\u05dd\u200f! \u0645\u0631\u062d\u0628\u0627\u061c \u200e(a)"
+    assert harmless(text) == text
+
+
 def test_json_keeps_every_character_but_escapes_controls(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"text": HOSTILE, "cat": "猫"})
     printed = capsys.readouterr().out
@@ -61,5 +76,5 @@ def test_an_answer_is_made_harmless_for_a_terminal_alone(
     httpserver.expect_request("/v1/jobs/job_1").respond_with_json(job)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     with Client(httpserver.url_for("")) as client:
-        assert follow(client, "job_1", as_json=False) == 0
+        assert follow(client, "job_1", client.events("job_1"), as_json=False) == 0
     assert capsys.readouterr().out == (harmless(HOSTILE) if is_terminal else HOSTILE) + "\n"

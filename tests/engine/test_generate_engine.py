@@ -65,7 +65,7 @@ def test_a_running_sequence_ends_at_its_deadline_with_its_text(engine: GenerateE
     assert end.text == text_of(events, "only")
 
 
-def test_a_sequence_whose_deadline_passes_in_the_line_never_runs(engine: GenerateEngine) -> None:
+def test_a_sequence_whose_deadline_has_passed_never_runs(engine: GenerateEngine) -> None:
     engine.submit(engine.prepare("first", ask("hello"), LONG))
     engine.submit(engine.prepare("late", ask("hello"), SHORT, deadline=time.monotonic()))
     events = read_ends(engine, 1)
@@ -74,6 +74,21 @@ def test_a_sequence_whose_deadline_passes_in_the_line_never_runs(engine: Generat
     end = end_of(events, "late")
     assert isinstance(end, Finished)
     assert (end.finish_reason, end.completion_tokens) == ("deadline", 0)
+
+
+def test_the_time_in_the_line_is_not_counted_but_what_comes_after_is(engine: GenerateEngine) -> None:
+    began = time.monotonic()
+    engine.submit(engine.prepare("first", ask("hello"), LONG))
+    for id, parameters in (("short", SHORT), ("long", LONG)):
+        engine.submit(engine.prepare(id, ask("hello"), parameters, deadline=time.monotonic() + 0.3))
+    # Longer than either may run.
+    read_until(engine, lambda _: engine.last_progress() > began + 0.6)
+    engine.cancel("first")
+    events = read_ends(engine, 3)
+    ends = [end_of(events, id) for id in ("short", "long")]
+    assert all(isinstance(end, Finished) for end in ends)
+    assert [end.finish_reason for end in ends if isinstance(end, Finished)] == ["length", "deadline"]
+    assert 0 < ends[1].completion_tokens < 4000
 
 
 def test_sequences_run_in_the_order_of_their_coming(engine: GenerateEngine) -> None:

@@ -43,6 +43,15 @@ def test_one_byte_too_many_is_refused_and_leaves_nothing(store: FileStore) -> No
     assert kept(store) == []
 
 
+def test_bytes_that_the_disk_does_not_remove_are_left_behind(store: FileStore) -> None:
+    stored = store.put(chunks(), limit=len(CONTENT))
+    path = store.path(stored.sha256)
+    path.unlink()
+    path.mkdir()  # which refuses even the superuser
+    store.delete(stored.sha256)
+    assert path.exists()
+
+
 def test_no_more_is_read_than_the_limit_allows(store: FileStore) -> None:
     read = []
 
