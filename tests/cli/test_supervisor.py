@@ -45,7 +45,8 @@ class Watched:
 
     def pid(self) -> int:
         living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-        return int(living[-1].pid)
+        # Not the last by its id: ids begin anew when they run out, and servers of other tests may be running.
+        return int(max(living, key=psutil.Process.create_time).pid)
 
 
 @pytest.fixture
