@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 import requests
@@ -33,7 +34,7 @@ def submit_and_follow(
 ) -> Iterator[tuple[requests.Response, Iterator[Message]]]:
     """POST a job and read its stream from the same answer."""
     headers = {"Accept": accept} | ({"Idempotency-Key": key} if key else {})
-    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    body: Any = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
     url = f"{server.url}/v1/jobs"
     with requests.post(url, json=body, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         yield response, read_events(response.iter_content(chunk_size=None))
