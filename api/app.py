@@ -49,7 +49,9 @@ def create_app(settings: Settings) -> Documented:
         doc_prefix="/docs",
         static_folder=None,
     )
-    app.request_class = type("Request", (StrictRequest,), {"limits": settings.limits})
+    app.request_class = type(
+        "Request", (StrictRequest,), {"limits": settings.limits, "spool_dir": settings.data_dir / "tmp"}
+    )
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
     app.url_map.strict_slashes = False
     app.json.ensure_ascii = False  # type: ignore[attr-defined]

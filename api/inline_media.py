@@ -1,8 +1,9 @@
-"""Images that came inside a request: base64 and data: URLs -> bytes of a known type."""
+"""Images and videos that came inside a request: base64 and data: URLs -> bytes of a known type."""
 
 import base64
 import binascii
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vlmq.errors import ErrorCode, VlmqError
@@ -12,22 +13,38 @@ ACCEPTED_IMAGES = "PNG, JPEG, WebP, GIF or BMP"
 ACCEPTED_VIDEOS = "MP4, MOV, WebM, Matroska, AVI or GIF"
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.IGNORECASE)
-_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "video/mov": "video/quicktime",
+    "video/mkv": "video/x-matroska",
+    "video/matroska": "video/x-matroska",
+    "video/avi": "video/x-msvideo",
+    "video/m4v": "video/mp4",
+    "video/x-m4v": "video/mp4",
+}
+_KINDS = {
+    "image": (ErrorCode.IMAGE_INVALID, IMAGE_TYPES, ACCEPTED_IMAGES),
+    "video": (ErrorCode.VIDEO_INVALID, VIDEO_TYPES, ACCEPTED_VIDEOS),
+}
 _SAYS_NOTHING = ("", "application/octet-stream", "binary/octet-stream")
 
 
 @dataclass(frozen=True, slots=True)
-class InlineImage:
-    data: bytes
+class InlineFile:
+    """A file inside a request; `chunks` gives its bytes, as often as it is asked."""
+
     media_type: MediaType
+    chunks: Callable[[], Iterable[bytes]]
 
 
 def is_data_url(text: str) -> bool:
     return text[:5].lower() == "data:"
 
 
-def read_image(text: str, *, limit_bytes: int, param: str) -> InlineImage:
-    """Decode base64, with or without `data:image/…;base64,` before it.
+def read_inline(text: str, *, kind: str, limit_bytes: int, param: str) -> InlineFile:
+    """Decode the base64 of an image or a video (`kind`), with or without `data:…/…;base64,` before it.
 
     Raises:
         VlmqError: what is wrong with it.
@@ -36,24 +53,33 @@ def read_image(text: str, *, limit_bytes: int, param: str) -> InlineImage:
     if is_data_url(text):
         match = _DATA_URL.match(text)
         if match is None or match[3] is None:
-            message = "A data: URL must read data:image/TYPE;base64,DATA."
+            message = f"A data: URL must read data:{kind}/TYPE;base64,DATA."
             raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=param)
         declared = (match[1] or "").lower()
         text = text[match.end() :]
-    data = _decode(text, limit_bytes, param)
-    if not data:
-        raise VlmqError(ErrorCode.IMAGE_INVALID, "The image is empty.", param=param)
-    media_type = sniff(data[:HEAD_BYTES])
-    if media_type is None or media_type not in IMAGE_TYPES:
-        raise VlmqError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            f"This is {_words(media_type)}, not an image that can be read; {ACCEPTED_IMAGES} would be.",
-            param=param,
-        )
+    data = _decode(text, kind, limit_bytes, param)
+    media_type = inline_type(data[:HEAD_BYTES], kind=kind, param=param)
     if declared not in _SAYS_NOTHING and _ALIASES.get(declared, declared) != media_type:
         message = f"The data: URL says {declared}, but its bytes are {media_type}."
         raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=param)
-    return InlineImage(data, media_type)
+    return InlineFile(media_type, lambda: (data,))
+
+
+def inline_type(head: bytes, *, kind: str, param: str) -> MediaType:
+    """The type of an image or a video (`kind`) that begins with `head`.
+
+    Raises:
+        VlmqError: there are no bytes, or UNSUPPORTED_MEDIA_TYPE.
+    """
+    empty, accepted, words = _KINDS[kind]
+    if not head:
+        raise VlmqError(empty, f"The {kind} is empty.", param=param)
+    media_type = sniff(head)
+    if media_type is not None and media_type in accepted:
+        return media_type
+    noun = "an image" if kind == "image" else "a video"
+    message = f"This is {_words(media_type)}, not {noun} that can be read; {words} would be."
+    raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param=param)
 
 
 def accepted_type(head: bytes) -> MediaType:
@@ -72,11 +98,11 @@ def accepted_type(head: bytes) -> MediaType:
     )
 
 
-def _decode(text: str, limit_bytes: int, param: str) -> bytes:
+def _decode(text: str, kind: str, limit_bytes: int, param: str) -> bytes:
     # Encoders that follow MIME break lines.
     compact = "".join(text.split())
     if len(compact) // 4 * 3 - 2 > limit_bytes:
-        message = f"The image has more than the {limit_bytes} bytes allowed."
+        message = f"The {kind} has more than the {limit_bytes} bytes allowed."
         raise VlmqError(ErrorCode.MEDIA_TOO_LARGE, message, param=param)
     try:
         return base64.b64decode(compact, validate=True)

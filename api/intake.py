@@ -1,11 +1,14 @@
 """A validated request -> what is stored: messages in transformers' form, and the media that they name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from api.errors import InvalidRequestError
-from api.inline_media import InlineImage, is_data_url, read_image
+from api.job_form import FormFile
+from api.media_sources import FileUse, InlineUse, Sources
 from api.schemas.content import (
+    SAMPLING_FIELDS,
     ImagePart,
     ImageUrlPart,
     InputImagePart,
@@ -17,31 +20,23 @@ from api.schemas.content import (
     VideoUrlPart,
 )
 from api.schemas.job_request import JobRequest
+from api.schemas.strict import Strict
 from models.job import JobKind
 from vlmq.config import ServedModel, Settings
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import check_url
 
-
-@dataclass
-class FileUse:
-    """A stored part that refers to a file by id."""
-
-    part: dict[str, Any]
-    param: str
-
-    @property
-    def kind(self) -> str:
-        return str(self.part["type"])
-
-
-@dataclass
-class InlineUse:
-    """A stored part that gets its `file_id` once its bytes are kept."""
-
-    part: dict[str, Any]
-    image: InlineImage
-    param: str
+# The fields that name a source, and what each means: the same field under several names is the same.
+_SOURCES = {
+    "url": "url",
+    "image": "url",
+    "image_url": "url",
+    "video": "url",
+    "file_id": "file_id",
+    "base64": "base64",
+    "path": "path",
+    "upload": "upload",
+}
 
 
 @dataclass
@@ -62,8 +57,8 @@ class Draft:
         return stored | self.body.prompt_fields()
 
 
-def draft(body: JobRequest, settings: Settings) -> Draft:
-    """Check what no single field can tell, and write the messages in one form.
+def draft(body: JobRequest, settings: Settings, uploads: Mapping[str, FormFile] | None = None) -> Draft:
+    """Check what no single field can tell, and write the messages in one form; `uploads` came with the request.
 
     Raises:
         InvalidRequestError: everything that was found.
@@ -73,8 +68,9 @@ def draft(body: JobRequest, settings: Settings) -> Draft:
         names = ", ".join(settings.models)
         message = f"This model is not served; served here: {names}."
         raise InvalidRequestError([VlmqError(ErrorCode.MODEL_NOT_FOUND, message, param="model")])
-    intake = _Intake(settings, served, Draft(body))
+    intake = _Intake(settings, served, body, uploads or {})
     intake.take_messages(body.messages)
+    intake.sources.refuse_unused_uploads()
     intake.check_totals(body)
     intake.check_webhook(body)
     if intake.errors:
@@ -83,10 +79,13 @@ def draft(body: JobRequest, settings: Settings) -> Draft:
 
 
 class _Intake:
-    def __init__(self, settings: Settings, served: ServedModel, result: Draft) -> None:
+    def __init__(
+        self, settings: Settings, served: ServedModel, body: JobRequest, uploads: Mapping[str, FormFile]
+    ) -> None:
         self._settings, self._limits, self._served = settings, settings.limits, served
-        self.draft = result
-        self.errors: list[VlmqError] = []
+        self.sources = Sources(settings, uploads)
+        self.errors = self.sources.errors
+        self.draft = Draft(body, files=self.sources.files, inline=self.sources.inline)
         self._counts = {"text": 0, "image": 0, "video": 0}
         self._chars = 0
 
@@ -129,71 +128,65 @@ class _Intake:
             self._refuse(message, "webhook")
         self._check_url(body.webhook.url, "webhook.url", https_only=True)
 
-    def _part(self, part: Part, param: str) -> dict[str, Any]:  # noqa: PLR0911 - one a kind
+    def _part(self, part: Part, param: str) -> dict[str, Any]:
         match part:
             case TextPart() | InputTextPart():
                 return self._text(part.text)
-            case ImagePart(base64=str(data)):
-                return self._inline_image(data, f"{param}.base64")
-            case ImagePart():
-                name, url = ("image", part.image) if part.url is None else ("url", part.url)
-                return self._image(part.file_id, url, param, name)
-            case ImageUrlPart():
-                return self._image(None, part.image_url.url, param, "image_url.url")
-            case InputImagePart():
-                return self._image(part.file_id, part.image_url, param, "image_url")
-            case VideoPart():
-                name, url = ("video", part.video) if part.url is None else ("url", part.url)
-                return self._video(part, part.file_id, url, param, name)
-            case VideoUrlPart():
-                return self._video(part, None, part.video_url.url, param, "video_url.url")
+            case ImagePart() | ImageUrlPart() | InputImagePart():
+                return self._image(part, param)
+            case VideoPart() | VideoUrlPart():
+                return self._video(part, param)
 
     def _text(self, text: str) -> dict[str, Any]:
         self._chars += len(text)
         return {"type": "text", "text": text}
 
-    def _image(self, file_id: str | None, url: str | None, param: str, url_name: str) -> dict[str, Any]:
-        if url is not None and is_data_url(url):
-            return self._inline_image(url, f"{param}.{url_name}")
-        return self._reference("image", file_id, url, param, url_name)
-
-    def _inline_image(self, data: str, param: str) -> dict[str, Any]:
+    def _image(self, part: ImagePart | ImageUrlPart | InputImagePart, param: str) -> dict[str, Any]:
         self._counts["image"] += 1
-        part: dict[str, Any] = {"type": "image"}
-        if self._counts["image"] > self._limits.max_images:
-            return part
-        try:
-            image = read_image(data, limit_bytes=self._limits.max_image_bytes, param=param)
-        except VlmqError as error:
-            self.errors.append(error)
-        else:
-            self.draft.inline.append(InlineUse(part, image, param))
-        return part
+        stored: dict[str, Any] = {"type": "image"}
+        # Those beyond the limit are refused anyway, unread.
+        if self._counts["image"] <= self._limits.max_images:
+            self.sources.take(stored, "image", *_given(part, param))
+        return stored
 
-    def _video(
-        self, part: VideoPart | VideoUrlPart, file_id: str | None, url: str | None, param: str, url_name: str
-    ) -> dict[str, Any]:
-        if url is not None and is_data_url(url):
-            message = (
-                "Videos inside a request are not supported yet; upload the file with POST /v1/files and send its "
-                "`file_id`, or send an http(s) URL."
-            )
-            self._refuse(message, f"{param}.{url_name}", ErrorCode.UNSUPPORTED_PARAMETER)
-            return {"type": "video"}
-        stored = self._reference("video", file_id, url, param, url_name)
-        if part.num_frames is not None and part.num_frames > self._served.max_frames:
-            message = f"num_frames may be {self._served.max_frames} at most with this model."
-            self._refuse(message, f"{param}.num_frames")
-        return stored | part.model_dump(include={"num_frames", "fps"}, exclude_none=True)
+    def _video(self, part: VideoPart | VideoUrlPart, param: str) -> dict[str, Any]:
+        self._counts["video"] += 1
+        stored: dict[str, Any] = {"type": "video"}
+        too_many = self._has_too_many_frames(part, param) or self._counts["video"] > self._limits.max_videos
+        frames = part.listed_frames if isinstance(part, VideoPart) else None
+        if frames is not None:
+            stored["frames"] = [{} for _ in frames]
+        if frames is not None and isinstance(part, VideoPart) and not too_many:
+            place = f"{param}.{'video' if part.frames is None else 'frames'}"
+            for at, (frame, target) in enumerate(zip(frames, stored["frames"], strict=True)):
+                if isinstance(frame, str):
+                    self.sources.take(target, "image", "url", frame, f"{place}.{at}")
+                else:
+                    self.sources.take(target, "image", *_given(frame, f"{place}.{at}"))
+        elif not too_many:
+            self.sources.take(stored, "video", *_given(part, param))
+        backend = part.backend or part.video_load_backend
+        sampling = part.model_dump(include=set(SAMPLING_FIELDS), exclude_none=True)
+        # In place: the file's id is written into this very part when its bytes are kept.
+        stored.update(sampling if backend is None else sampling | {"backend": backend})
+        return stored
 
-    def _reference(self, kind: str, file_id: str | None, url: str | None, param: str, url_name: str) -> dict[str, Any]:
-        self._counts[kind] += 1
-        if url is not None:
-            self._check_url(url, f"{param}.{url_name}")
-            return {"type": kind, "url": url}
-        part = {"type": kind, "file_id": file_id}
-        self.draft.files.append(FileUse(part, f"{param}.file_id"))
-        return part
+    def _has_too_many_frames(self, part: VideoPart | VideoUrlPart, param: str) -> bool:
+        limit = min(self._served.max_frames or self._limits.max_video_frames, self._limits.max_video_frames)
+        counts = {
+            "num_frames": part.num_frames or 0,
+            "frame_indices": len(part.frame_indices or ()),
+            "timestamps": len(part.timestamps or ()),
+        }
+        if isinstance(part, VideoPart) and part.listed_frames is not None:
+            counts = {"video" if part.frames is None else "frames": len(part.listed_frames)}
+        for name, count in counts.items():
+            if count > limit:
+                self._refuse(
+                    f"A video may have {limit} frames at most with this model; these are {count}.", f"{param}.{name}"
+                )
+                return True
+        return False
 
     def _check_url(self, url: str, param: str, *, https_only: bool = False) -> None:
         try:
@@ -203,3 +196,15 @@ class _Intake:
 
     def _refuse(self, message: str, param: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
         self.errors.append(VlmqError(code, message, param=param))
+
+
+def _given(part: Strict, param: str) -> tuple[str, str, str]:
+    """How a part names its source, what it says, and the field that says so."""
+    match part:
+        case ImageUrlPart():
+            return "url", part.image_url.url, f"{param}.image_url.url"
+        case VideoUrlPart():
+            return "url", part.video_url.url, f"{param}.video_url.url"
+    given = part.model_dump(include=set(_SOURCES), exclude_none=True)
+    name = next(name for name in _SOURCES if name in given)
+    return _SOURCES[name], given[name], f"{param}.{name}"

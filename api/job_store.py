@@ -79,8 +79,9 @@ def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, t
         # Looked at before, so that what is refused leaves no bytes.
         with services.database.read() as session:
             _check_room(session, services, tenant)
-    limit = services.settings.limits.max_image_bytes
-    kept = [services.files.put([use.image.data], limit=limit, param=use.param) for use in draft.inline]
+    # Each was held to the limit of its kind when it was read.
+    limit = services.settings.limits.max_upload_bytes
+    kept = [services.files.put(use.file.chunks(), limit=limit, param=use.param) for use in draft.inline]
     try:
         with services.database.write() as session:
             return _insert(session, services, tenant, draft, kept=kept, once=once), False
@@ -129,7 +130,7 @@ def _insert(
             tenant=tenant,
             sha256=stored.sha256,
             size=stored.size,
-            media_type=use.image.media_type,
+            media_type=use.file.media_type,
             inline=True,
         )
         use.part["file_id"] = file.id

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import structlog
 from flask import Response, jsonify, request, url_for
@@ -18,6 +18,7 @@ from api.intake import draft
 from api.job_follower import STREAM, stream_response
 from api.job_store import Once, delete_job, find_job, load_job, replay, store
 from api.job_wait import wait_until_final
+from api.json_body import StrictRequest
 from api.paging import PageQuery, as_list, page
 from api.prompt_source import look_up
 from api.schemas.answers import Deleted, JobAnswer, JobPage
@@ -69,15 +70,15 @@ def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     `Idempotency-Replayed: true`. With `Accept: text/event-stream` the answer is the job's stream, as
     `GET /v1/jobs/{id}/events` gives it; `Location` holds the id for coming back to it.
     """
-    service, tenant = services(), current_tenant()
+    service, tenant, sent = services(), current_tenant(), cast(StrictRequest, request)
     once = None
     if header.idempotency_key is not None:
-        once = Once(header.idempotency_key, hashlib.sha256(request.get_data()).hexdigest())
+        once = Once(header.idempotency_key, hashlib.sha256(sent.fingerprint()).hexdigest())
         if (made := replay(service, tenant, once)) is not None:
             return _accepted(made, replayed=True)
     source = look_up(service, tenant, body)
     with source.naming_variables():
-        job, replayed = store(service, tenant, draft(source.body, service.settings), once)
+        job, replayed = store(service, tenant, draft(source.body, service.settings, sent.uploads), once)
     if not replayed:
         service.announcer.ring_job(job.model, job.id)
         log.info("job accepted", job=job.id, model=job.model)

@@ -1,13 +1,19 @@
 """JSON bodies, read strictly: what two parsers could read differently, or a database cannot keep, is refused."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.job_form import FormFile, JobForm, max_form_bytes, read_job_form
+from api.upload import body_chunks
 from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
+
+# Endpoints that take their JSON as the field `job` of a form, with files beside it.
+TAKE_FORMS = frozenset({"jobs.submit_job"})
 
 # More than any request within the limits holds; what is refused here costs next to nothing.
 MAX_VALUES = 50_000
@@ -20,12 +26,34 @@ class StrictRequest(Request):
     """A Flask request whose JSON goes through `parse_json_object`."""
 
     limits: Limits
+    # Where files of forms lie while they are read.
+    spool_dir: Path
+    _form: JobForm | None = None
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:  # noqa: ARG002
+        if self.mimetype == "multipart/form-data" and self.endpoint in TAKE_FORMS:
+            return parse_json_object(self.job_form().job, self.limits)
         if self.mimetype != "application/json" and not self.mimetype.endswith("+json"):
             message = "The body must be JSON, sent with Content-Type: application/json."
             raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         return parse_json_object(self.whole_body(), self.limits)
+
+    def job_form(self) -> JobForm:
+        """The multipart form of this request, read once and kept."""
+        if self._form is None:
+            self.max_content_length = max_form_bytes(self.limits)
+            boundary = self.mimetype_params.get("boundary", "")
+            self._form = read_job_form(boundary, body_chunks(self), self.limits, self.spool_dir)
+        return self._form
+
+    @property
+    def uploads(self) -> dict[str, FormFile]:
+        """The files that came with the JSON."""
+        return {} if self._form is None else self._form.files
+
+    def fingerprint(self) -> bytes:
+        """What is the same when a request is sent again."""
+        return self.whole_body() if self._form is None else self._form.fingerprint()
 
     def whole_body(self) -> bytes:
         """The body, read once and kept.

@@ -11,7 +11,7 @@ from api.documentation import BEARER, MODELS, problems
 from api.paging import as_list
 from api.schemas.answers import ModelAnswer, ModelPage
 from api.services import services
-from models.worker import Worker, WorkerState, live_workers
+from models.worker import Worker, WorkerState, failed_workers, live_workers
 from vlmq.config import ServedModel
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -27,9 +27,9 @@ class ModelPath(BaseModel):
 
 @blueprint.get("", summary="List the served models", responses={200: ModelPage, **problems()})
 def list_models() -> dict[str, Any]:
-    """With the state of each: ready when a live worker holds it."""
-    workers = _workers()
-    return as_list([_view(name, served, workers) for name, served in services().settings.models.items()])
+    """With the state of each: ready when a live worker holds it, loading with its progress, failed with the reason."""
+    live, failed = _workers()
+    return as_list([_view(name, served, live, failed) for name, served in services().settings.models.items()])
 
 
 @blueprint.get("/<path:name>", summary="Look at a served model", responses={200: ModelAnswer, **problems(404)})
@@ -39,25 +39,33 @@ def get_model(path: ModelPath) -> dict[str, Any]:
     if served is None:
         message = "This model is not served; GET /v1/models lists those that are."
         raise VlmqError(ErrorCode.MODEL_NOT_FOUND, message, status=404)
-    return _view(path.name, served, _workers())
+    return _view(path.name, served, *_workers())
 
 
-def _workers() -> list[Worker]:
+def _workers() -> tuple[list[Worker], list[Worker]]:
+    """Those that live, and those that failed, which ended when they had said why."""
     service = services()
     with service.database.read() as session:
-        return live_workers(session, silence_s=service.settings.timing.lease_s)
+        return live_workers(session, silence_s=service.settings.timing.lease_s), failed_workers(session)
 
 
-def _view(name: str, served: ServedModel, workers: Sequence[Worker]) -> dict[str, Any]:
-    holders = [worker for worker in workers if worker.model == name]
-    best = next((worker for state in _BEST_FIRST for worker in holders if worker.state is state), None)
+def _view(name: str, served: ServedModel, live: Sequence[Worker], failed: Sequence[Worker]) -> dict[str, Any]:
+    holders = [worker for worker in live if worker.model == name]
+    told = [*holders, *(worker for worker in failed if worker.model == name)]
+    best = next((worker for state in _BEST_FIRST for worker in told if worker.state is state), None)
+    state, details = (None, {}) if best is None else (best.state, best.details)
     return {
         "id": name,
         "object": "model",
-        "state": "unavailable" if best is None else best.state.value,
+        "state": "unavailable" if state is None else state.value,
+        "stage": details.get("stage") if state is WorkerState.LOADING else None,
+        "progress": details.get("progress") if state is WorkerState.LOADING else None,
+        "error": details.get("error") if state is WorkerState.FAILED else None,
         "checkpoint": _without_folders(served.checkpoint),
         "revision": served.revision,
         "engine": served.engine,
+        "quantization": served.quantization,
+        "adapter": None if served.adapter is None else _without_folders(served.adapter),
         "modalities": sorted(served.modalities),
         "max_in_flight": served.max_in_flight,
         "default_num_frames": served.default_num_frames,
@@ -76,4 +84,4 @@ def _shown(details: dict[str, Any]) -> dict[str, Any]:
 def _without_folders(checkpoint: str) -> str:
     """A repository's name as it is; of a folder on the server, its last part only."""
     path = Path(checkpoint)
-    return path.name if path.is_absolute() or checkpoint.startswith(".") else checkpoint
+    return path.name if path.is_absolute() or checkpoint.startswith((".", "~")) else checkpoint

@@ -40,7 +40,7 @@ def read_upload(request: Request) -> Upload:
         message = "Send the file as the field `file` of multipart/form-data, or as the body with its Content-Type."
         raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     else:
-        filename, chunks = None, _body(request)
+        filename, chunks = None, body_chunks(request)
     head = b""
     for chunk in chunks:
         head += chunk
@@ -65,7 +65,8 @@ def _all(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _body(request: Request) -> Iterator[bytes]:
+def body_chunks(request: Request) -> Iterator[bytes]:
+    """The body as it arrives."""
     while chunk := request.stream.read(CHUNK_BYTES):
         yield chunk
         # A client that is faster than the disk would otherwise keep the server's loop to itself.
@@ -73,10 +74,7 @@ def _body(request: Request) -> Iterator[bytes]:
 
 
 def _form_file(request: Request) -> tuple[str | None, Iterator[bytes]]:
-    boundary = request.mimetype_params.get("boundary", "").encode("ascii", "ignore")
-    if not boundary:
-        raise VlmqError(ErrorCode.INVALID_REQUEST, "The multipart form names no boundary.")
-    events = _form_events(MultipartDecoder(boundary, max_form_memory_size=MAX_FORM_BUFFER_BYTES), _body(request))
+    events = form_events(request.mimetype_params.get("boundary", ""), body_chunks(request))
     for event in events:
         if isinstance(event, File | Field):
             name = str(event.name)[:64]
@@ -98,7 +96,16 @@ def _file_data(events: Iterator[Field | File | Data]) -> Iterator[bytes]:
             yield bytes(event.data)
 
 
-def _form_events(decoder: MultipartDecoder, body: Iterator[bytes]) -> Iterator[Field | File | Data]:
+def form_events(boundary: str, body: Iterator[bytes]) -> Iterator[Field | File | Data]:
+    """The fields and files of a multipart form, each followed by its data.
+
+    Raises:
+        VlmqError: INVALID_REQUEST for what is no such form.
+    """
+    marker = boundary.encode("ascii", "ignore")
+    if not marker:
+        raise VlmqError(ErrorCode.INVALID_REQUEST, "The multipart form names no boundary.")
+    decoder = MultipartDecoder(marker, max_form_memory_size=MAX_FORM_BUFFER_BYTES)
     try:
         while True:
             match decoder.next_event():

@@ -1,4 +1,4 @@
-"""`python -m bench [--rounds N]`: measure, print a table, and keep the figures as JSON in bench/results/."""
+"""`python -m bench [media] [--rounds N]`: measure, print a table, and keep the figures as JSON in bench/results/."""
 
 import argparse
 import json
@@ -10,16 +10,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import api_process, first_token
+from bench import api_process, first_token, media
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of each measurement (default 100)")
-    rounds = parser.parse_args().rounds
-    rows = [*api_process.measure(), *first_token.measure(rounds)]
+    parser.add_argument("what", nargs="?", choices=("service", "media"), default="service")
+    parser.add_argument("--rounds", type=int, help="rounds of each measurement (default 100; 5 of media)")
+    arguments = parser.parse_args()
+    if arguments.what == "media":
+        rounds = arguments.rounds or 5
+        rows = media.measure(rounds)
+    else:
+        rounds = arguments.rounds or 100
+        rows = [*api_process.measure(), *first_token.measure(rounds)]
     table = Table("what", "p50", "p95", "unit")
     for row in rows:
         p95 = row.get("p95")

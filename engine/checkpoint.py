@@ -1,28 +1,27 @@
 """Load a checkpoint once: the model, its processor, and a description of both."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
 import transformers.utils.logging
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from safetensors import SafetensorError
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from engine import source
+from engine.adapter import add_adapter
+from engine.load_failure import UNEXPLAINED, explain
+from engine.memory import allocated_bytes, free_bytes
 from engine.placement import Placement, place
-from engine.revision import local_revision
-from engine.types import CheckpointSettings, EngineDescription, Modality
+from engine.progress import watch_weights
+from engine.quantization import Quantization, quantization
+from engine.source import Source
+from engine.types import CheckpointSettings, EngineDescription, Modality, OnProgress, VideoDefaults
 from engine.untemplated import TEMPLATES
-from vlmq.errors import ErrorCode, VlmqError
+from engine.weights import expected_bytes, held_bytes, outline
+from vlmq.errors import VlmqError
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Checkpoint:
         return backend
 
 
-def load_checkpoint(settings: CheckpointSettings) -> Checkpoint:
+def load_checkpoint(settings: CheckpointSettings, *, on_progress: OnProgress | None = None) -> Checkpoint:
     """Load from a directory or the Hugging Face hub, safetensors only and without the repository's own code.
 
     Raises:
@@ -52,50 +51,118 @@ def load_checkpoint(settings: CheckpointSettings) -> Checkpoint:
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return _load(settings)
+        return _load(settings, on_progress or (lambda _stage, _fraction: None))
     except VlmqError:
         raise
     except Exception as error:
-        logger.exception("loading %s failed", settings.checkpoint)
-        raise VlmqError(ErrorCode.MODEL_LOAD_FAILED, f"The checkpoint {_name(settings)} {_explain(error)}") from error
+        explanation = explain(error)
+        # One line is enough for those whom it tells what to do.
+        level = logging.ERROR if explanation == UNEXPLAINED else logging.INFO
+        logger.log(level, "loading %s failed", settings.checkpoint, exc_info=True)
+        raise source.failed("checkpoint", _name(settings), explanation) from error
 
 
-def _load(settings: CheckpointSettings) -> Checkpoint:
-    folder = Path(settings.checkpoint).expanduser()
-    is_local = folder.is_dir()
-    if not is_local and (folder.is_absolute() or settings.checkpoint.startswith((".", "~"))):
-        raise _failed(settings, "is not a directory on this machine")
-    source = str(folder) if is_local else settings.checkpoint
-    options = {"revision": settings.revision, "token": settings.token, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(source, **options)
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise _failed(settings, f"is no image-text-to-text model (its model type is {config.model_type})")
-    processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
+def _load(settings: CheckpointSettings, tell: OnProgress) -> Checkpoint:
+    config, files = _find_checkpoint(settings, tell)
+    adapter = _find_adapter(settings, tell)
+    processor = AutoProcessor.from_pretrained(files.folder, trust_remote_code=False)  # type: ignore[no-untyped-call]
     _check_processor(settings, processor)
     if processor.chat_template is None:
         processor.chat_template = TEMPLATES.get(type(processor).__name__)
     model_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     placement = place(settings, config.dtype, model_class)
-    # transformers' annotations know nothing of `output_loading_info`.
-    auto_model: Any = AutoModelForImageTextToText
-    model, info = auto_model.from_pretrained(
-        source,
-        config=config,
-        dtype=placement.dtype,
-        attn_implementation=placement.attn_implementation,
-        device_map=placement.device,
-        use_safetensors=True,
-        output_loading_info=True,
-        **options,
+    kind = _quantization(settings, config, placement)
+    whole = outline(model_class, config, placement.dtype)
+    _check_room(settings, config, whole, kind, placement)
+    allocated = allocated_bytes() if placement.device == "cuda" else None
+    with watch_weights(lambda fraction: tell("loading" if kind is None else "quantizing", fraction)):
+        model, missing = _load_weights(files, config, placement, kind)
+    if missing:
+        raise _failed(settings, f"lacks {len(missing)} of its weights, {min(missing)} first")
+    if model.device.type == "meta" or "disk" in _places(model):
+        raise _failed(settings, "does not fit on the GPUs: its device_map leaves the first weights to the CPU")
+    if adapter is not None:
+        tell("adapting", None)
+        model = add_adapter(model, adapter, merge=kind is None)
+    description = _describe(
+        settings,
+        model.eval(),
+        processor,
+        placement,
+        revision=files.revision,
+        weight_bytes_before=expected_bytes(whole),
+        device_bytes=None if allocated is None else (allocated_bytes() or 0) - allocated,
     )
-    if info["missing_keys"]:
-        raise _failed(settings, f"lacks {len(info['missing_keys'])} of its weights, {min(info['missing_keys'])} first")
-    revision = local_revision(folder) if is_local else str(config._commit_hash or settings.revision)
-    description = _describe(settings, model.eval(), processor, placement, revision)
     if placement.device == "cpu" and description.weight_bytes < _SMALL_BYTES:
         torch.set_num_threads(1)
     logger.info("loaded %s", description)
     return Checkpoint(model, processor, description)
+
+
+def _find_checkpoint(settings: CheckpointSettings, tell: OnProgress) -> tuple[Any, Source]:
+    """Its configuration, read before the weights are downloaded, and all of its files."""
+    tell("downloading", None)
+    name = settings.checkpoint
+    first = source.find("checkpoint", name, settings.revision, settings.token, only="config.json", on_bytes=None)
+    config = AutoConfig.from_pretrained(first.folder, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise _failed(settings, f"is no image-text-to-text model (its model type is {config.model_type})")
+    return config, source.find("checkpoint", name, first.revision, settings.token, on_bytes=_download_share(tell))
+
+
+def _find_adapter(settings: CheckpointSettings, tell: OnProgress) -> Source | None:
+    if settings.adapter is None:
+        return None
+    share = _download_share(tell)
+    return source.find("adapter", settings.adapter, settings.adapter_revision, settings.token, on_bytes=share)
+
+
+def _download_share(tell: OnProgress) -> Callable[[int, int], None]:
+    return lambda done, total: tell("downloading", done / total if total else 1.0)
+
+
+def _quantization(settings: CheckpointSettings, config: Any, placement: Placement) -> Quantization | None:
+    if settings.quantization is None:
+        return None
+    if getattr(config, "quantization_config", None) is not None:
+        raise _failed(settings, "is quantized already; take `quantization` out of its settings")
+    return quantization(settings.quantization, placement.device, placement.dtype)
+
+
+def _check_room(
+    settings: CheckpointSettings, config: Any, whole: Any, kind: Quantization | None, placement: Placement
+) -> None:
+    """The kernel would kill a worker that takes more memory than there is, and could not say why."""
+    # With a map accelerate shares out what there is; and what is quantized on disk is smaller than its outline.
+    if placement.device_map is not None or getattr(config, "quantization_config", None) is not None:
+        return
+    needed = expected_bytes(whole, kind.element_size if kind else None)
+    free = free_bytes(placement.device)
+    if needed > free:
+        where = "the GPU" if placement.device == "cuda" else "this machine"
+        advice = "name a smaller dtype or a `quantization`" if kind is None else "it takes a larger device"
+        told = f"needs {needed:,} bytes of memory for its weights, and {where} has {free:,} free; {advice}"
+        raise _failed(settings, told)
+
+
+def _load_weights(
+    files: Source, config: Any, placement: Placement, kind: Quantization | None
+) -> tuple[Any, frozenset[str]]:
+    """The model, and the names of the weights that the files lack."""
+    # transformers' annotations know nothing of `output_loading_info`.
+    auto_model: Any = AutoModelForImageTextToText
+    model, info = auto_model.from_pretrained(
+        files.folder,
+        config=config,
+        dtype=placement.dtype,
+        attn_implementation=placement.attn_implementation,
+        device_map=placement.device_map or placement.device,
+        quantization_config=None if kind is None else kind.config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return model, frozenset(info["missing_keys"])
 
 
 def _check_processor(settings: CheckpointSettings, processor: Any) -> None:
@@ -106,25 +173,63 @@ def _check_processor(settings: CheckpointSettings, processor: Any) -> None:
 
 
 def _describe(
-    settings: CheckpointSettings, model: Any, processor: Any, placement: Placement, revision: str
+    settings: CheckpointSettings,
+    model: Any,
+    processor: Any,
+    placement: Placement,
+    *,
+    revision: str,
+    weight_bytes_before: int,
+    device_bytes: int | None,
 ) -> EngineDescription:
     supported: set[Modality] = {"text", "image"}
     if getattr(processor, "video_processor", None) is not None:
         supported.add("video")
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    own = getattr(model.config, "quantization_config", None)
     return EngineDescription(
         engine=settings.engine,
         checkpoint=settings.checkpoint,
         revision=revision,
         architecture=type(model).__name__,
-        device=torch.cuda.get_device_name() if placement.device == "cuda" else "cpu",
+        device=_device_name(model, placement),
         dtype=str(model.dtype).removeprefix("torch."),
         attn_implementation=model.config._attn_implementation,
         attn_reason=placement.attn_reason,
-        weight_bytes=sum(tensors.values()),
+        weight_bytes=held_bytes(model),
         max_context=_max_context(settings, model.config, processor),
         modalities=frozenset(supported) & settings.modalities,
+        weight_bytes_before=weight_bytes_before,
+        device_bytes=device_bytes,
+        quantization=settings.quantization or (None if own is None else _method(own)),
+        adapter=None if settings.adapter is None else source.shown(settings.adapter),
+        video_defaults=_video_defaults(getattr(processor, "video_processor", None)),
     )
+
+
+def _video_defaults(video_processor: Any) -> VideoDefaults:
+    def number(name: str) -> Any:
+        value = getattr(video_processor, name, None)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+    return VideoDefaults(number("num_frames"), number("fps"), number("min_frames"), number("max_frames"))
+
+
+def _device_name(model: Any, placement: Placement) -> str:
+    if placement.device_map is not None:
+        return "+".join(sorted(_places(model))) or placement.device
+    return torch.cuda.get_device_name() if placement.device == "cuda" else "cpu"
+
+
+def _places(model: Any) -> set[str]:
+    """The devices that a map gave the model to: "cuda:0", "cpu", "disk"."""
+    places = getattr(model, "hf_device_map", {}).values()
+    return {f"cuda:{place}" if isinstance(place, int) else str(place) for place in places}
+
+
+def _method(own: Any) -> str:
+    """How the checkpoint itself is quantized."""
+    method = own.get("quant_method") if isinstance(own, Mapping) else own.quant_method
+    return str(getattr(method, "value", method))
 
 
 def _max_context(settings: CheckpointSettings, config: Any, processor: Any) -> int:
@@ -137,42 +242,9 @@ def _max_context(settings: CheckpointSettings, config: Any, processor: Any) -> i
     return int(min(limit for limit in limits if limit is not None))
 
 
-def _explain(error: BaseException) -> str:
-    chain = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for kinds, explanation in _EXPLANATIONS:
-        if any(isinstance(link, kinds) for link in chain):
-            return explanation
-    if any("attn_implementation" in str(link) for link in chain):
-        return "does not work with the attention implementation that is set"
-    if any("safetensors" in str(link) for link in chain):
-        return "has no weights in safetensors files"
-    if any("trust_remote_code" in str(link) for link in chain):
-        return "needs code from its repository, which is never run"
-    return "could not be loaded; the log says why"
-
-
 def _name(settings: CheckpointSettings) -> str:
-    # Users see this message: a local checkpoint goes by its folder's name, without the path to it.
-    is_path = settings.checkpoint.startswith((".", "~", "/")) or Path(settings.checkpoint).is_dir()
-    return Path(settings.checkpoint).name if is_path else settings.checkpoint
+    return source.shown(settings.checkpoint)
 
 
 def _failed(settings: CheckpointSettings, problem: str) -> VlmqError:
-    return VlmqError(ErrorCode.MODEL_LOAD_FAILED, f"The checkpoint {_name(settings)} {problem}")
-
-
-# The first that fits: a gated repository is also a repository that was not found.
-_EXPLANATIONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (GatedRepoError, "is gated: ask for access on its page at the hub, and set HF_TOKEN"),
-    (RevisionNotFoundError, "has no such revision"),
-    (RepositoryNotFoundError, "is not on the hub, or is private: set HF_TOKEN to a token that may read it"),
-    (LocalEntryNotFoundError, "is not in the local cache, and the hub cannot be reached"),
-    (HFValidationError, "is neither a directory on this machine nor a repository's name"),
-    ((torch.OutOfMemoryError, MemoryError), "does not fit into the memory"),
-    (SafetensorError, "has weights that cannot be read: a file is truncated or damaged"),
-    (ImportError, "needs a package that is not installed; the log names it"),
-)
+    return source.failed("checkpoint", _name(settings), problem)

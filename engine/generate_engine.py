@@ -49,7 +49,7 @@ _CLOSE_S = 30.0
 class GenerateEngine:
     """An `Engine` around one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, render: RenderTemplate | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, render: RenderTemplate | None = None, *, warm_up: bool = True) -> None:
         self._model = checkpoint.model
         share_media_without_deepstack(self._model)
         self._vocabulary = Vocabulary(checkpoint.tokenizer, hidden_tokens(checkpoint.processor))
@@ -61,6 +61,7 @@ class GenerateEngine:
         self._lost = False
         self._last_step = time.monotonic()
         self._events: queue.SimpleQueue[list[Event]] = queue.SimpleQueue()
+        self._warms_up = warm_up
         warm: queue.SimpleQueue[VlmqError | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(warm,), name="engine", daemon=True)
         self._thread.start()
@@ -121,7 +122,7 @@ class GenerateEngine:
         self._thread.join(_CLOSE_S)
 
     def _run(self, warm: "queue.SimpleQueue[VlmqError | None]") -> None:
-        error = self._warm_up()
+        error = self._warm_up() if self._warms_up else None
         warm.put(error)
         if error is not None:
             return

@@ -2,13 +2,16 @@
 
 from engine.engine import Engine
 from engine.scripted import ScriptedEngine
-from engine.types import CheckpointSettings, RenderTemplate
+from engine.types import CheckpointSettings, OnProgress, RenderTemplate
 
 
-def load_engine(settings: CheckpointSettings, render: RenderTemplate | None = None) -> Engine:
+def load_engine(
+    settings: CheckpointSettings, render: RenderTemplate | None = None, *, on_progress: OnProgress | None = None
+) -> Engine:
     """Load the checkpoint and start its engine; this takes as long as the model is large.
 
-    `render` is for the chat templates of requests; without it the engine takes none.
+    `render` is for the chat templates of requests; without it the engine takes none. `on_progress` is told how far it
+    is.
 
     Raises:
         VlmqError: MODEL_LOAD_FAILED.
@@ -19,4 +22,7 @@ def load_engine(settings: CheckpointSettings, render: RenderTemplate | None = No
     from engine.checkpoint import load_checkpoint
     from engine.generate_engine import GenerateEngine
 
-    return GenerateEngine(load_checkpoint(settings), render)
+    checkpoint = load_checkpoint(settings, on_progress=on_progress)
+    if on_progress is not None and settings.warm_up:
+        on_progress("warming_up", None)
+    return GenerateEngine(checkpoint, render, warm_up=settings.warm_up)

@@ -14,6 +14,10 @@ Picture: TypeAlias = NDArray[np.uint8]
 Modality = Literal["text", "image", "video"]
 FinishReason = Literal["stop", "length", "cancelled", "deadline"]
 
+LoadingStage = Literal["downloading", "loading", "quantizing", "adapting", "warming_up"]
+# Called while a checkpoint loads, with the fraction of the stage that is done, where it is known.
+OnProgress: TypeAlias = Callable[[LoadingStage, float | None], None]
+
 ALL_MODALITIES: frozenset[Modality] = frozenset({"text", "image", "video"})
 
 
@@ -25,16 +29,35 @@ class CheckpointSettings:
     engine: Literal["generate", "scripted"] = "generate"
     revision: str | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    device_map: str | Mapping[str, int | str] | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attn_implementation: str = "auto"
+    quantization: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    warm_up: bool = True
     max_model_len: int | None = None
     modalities: frozenset[Modality] = ALL_MODALITIES
     token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
+class VideoDefaults:
+    """How the checkpoint's own processor samples a video; None where it does not say."""
+
+    num_frames: int | None = None
+    fps: float | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineDescription:
-    """What was loaded, in the words that `/v1/models` shows."""
+    """What was loaded, in the words that `/v1/models` shows.
+
+    `weight_bytes` are those that the weights take in memory, `weight_bytes_before` those that they would take without
+    quantization, in the same dtype. `device_bytes` is what torch has allocated on the GPUs for them, None on a CPU.
+    """
 
     engine: str
     checkpoint: str
@@ -47,6 +70,11 @@ class EngineDescription:
     weight_bytes: int
     max_context: int
     modalities: frozenset[Modality]
+    weight_bytes_before: int = 0
+    device_bytes: int | None = None
+    quantization: str | None = None
+    adapter: str | None = None
+    video_defaults: VideoDefaults = VideoDefaults()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

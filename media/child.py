@@ -22,8 +22,8 @@ from vlmq.sniff import MediaType
 _MAX_REQUEST_BYTES = 64 * 1024
 
 
-def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:
-    """Wait for a job, do it, answer, return."""
+def serve_one_job(channel: socket.socket, memory_bytes: int, problem: str | None) -> None:
+    """Wait for a job, do it, answer, return. A `problem` of the backend is the answer to every job."""
     message, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
     if len(descriptors) != 2:
         return
@@ -39,7 +39,12 @@ def serve_one_job(channel: socket.socket, memory_bytes: int) -> None:
     with os.fdopen(source, "rb") as stream:
         # The offset is shared with the worker, and with a child that tried before.
         stream.seek(0)
-        answer = render(stream) if is_template else _decode(request, stream, PixelSink(target))
+        if is_template:
+            answer = render(stream)
+        elif problem is None:
+            answer = _decode(request, stream, PixelSink(target))
+        else:
+            answer = _refusal(ErrorCode.UNSUPPORTED_PARAMETER, problem, None)
     # Nobody may be listening any more.
     with suppress(OSError):
         channel.sendall(json.dumps(answer).encode())

@@ -16,8 +16,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NoReturn
 
+from media.backends import mapped_bytes, prepare
 from media.child import serve_one_job
 from media.preload import preload, rehearse
+from vlmq.video_backends import VIDEO_BACKENDS, VideoBackend
 
 REFILL_PAUSE_S = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -38,11 +40,23 @@ class Waiting:
         os.close(self.pidfd)
 
 
-def serve(control: socket.socket, *, waiting_children: int, memory_bytes: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What every child starts with: a sample to rehearse on, its memory limit, why it can decode no video if so."""
+
+    sample: bytes
+    memory_bytes: int
+    problem: str | None
+
+
+def serve(control: socket.socket, *, waiting_children: int, memory_bytes: int, backend: VideoBackend) -> None:
     """Hand out a waiting child for every byte on `control`, until that closes."""
     # Ended children vanish by themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sample = preload()
+    before = mapped_bytes()
+    problem = prepare(backend)
+    kit = Kit(sample, memory_bytes + mapped_bytes() - before, problem)
     gc.freeze()
     waiting: deque[Waiting] = deque()
     while True:
@@ -55,7 +69,7 @@ def serve(control: socket.socket, *, waiting_children: int, memory_bytes: int) -
         if control in ready:
             if not control.recv(1):
                 return
-            child = _take(waiting) or _fork(sample, memory_bytes)
+            child = _take(waiting) or _fork(kit)
             socket.send_fds(control, [b"."], [child.channel.fileno(), child.pidfd])
             child.close()
         elif ready:
@@ -63,7 +77,7 @@ def serve(control: socket.socket, *, waiting_children: int, memory_bytes: int) -
                 waiting.remove(child)
                 child.close()
         elif not complete:
-            waiting.append(_fork(sample, memory_bytes))
+            waiting.append(_fork(kit))
 
 
 def _take(waiting: deque[Waiting]) -> Waiting | None:
@@ -75,17 +89,17 @@ def _take(waiting: deque[Waiting]) -> Waiting | None:
     return None
 
 
-def _fork(sample: bytes, memory_bytes: int) -> Waiting:
+def _fork(kit: Kit) -> Waiting:
     ours, theirs = socket.socketpair()
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _live_as_child(theirs, server, sample, memory_bytes)
+        _live_as_child(theirs, server, kit)
     theirs.close()
     return Waiting(ours, os.pidfd_open(pid))
 
 
-def _live_as_child(channel: socket.socket, server: int, sample: bytes, memory_bytes: int) -> NoReturn:
+def _live_as_child(channel: socket.socket, server: int, kit: Kit) -> NoReturn:
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -94,8 +108,8 @@ def _live_as_child(channel: socket.socket, server: int, sample: bytes, memory_by
             keep = channel.fileno()
             os.closerange(3, keep)
             os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
-            rehearse(sample)
-            serve_one_job(channel, memory_bytes)
+            rehearse(kit.sample)
+            serve_one_job(channel, kit.memory_bytes, kit.problem)
             status = 0
     except Exception:  # noqa: BLE001 - whatever it is, this process must not run on into the server's loop
         traceback.print_exc()
@@ -104,10 +118,11 @@ def _live_as_child(channel: socket.socket, server: int, sample: bytes, memory_by
 
 
 def main() -> None:
-    """Read the descriptor of the control socket and the limits from the command line, as `sandbox` writes them."""
-    descriptor, waiting_children, memory_bytes = (int(argument) for argument in sys.argv[1:])
+    """Read the control socket's descriptor, limits and backend from the command line, as `sandbox` writes them."""
+    descriptor, waiting_children, memory_bytes = (int(argument) for argument in sys.argv[1:4])
+    (backend,) = (name for name in VIDEO_BACKENDS if name == sys.argv[4])
     with socket.socket(fileno=descriptor) as control:
-        serve(control, waiting_children=waiting_children, memory_bytes=memory_bytes)
+        serve(control, waiting_children=waiting_children, memory_bytes=memory_bytes, backend=backend)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ parent to them.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import MediaType
+from vlmq.video_backends import VideoBackend
 
 # A child says this when it has its job and is about to look at the bytes: what happens from here on is their doing.
 STARTED = b"."
@@ -16,16 +18,21 @@ STARTED = b"."
 
 @dataclass(frozen=True, slots=True)
 class VideoSampling:
-    """Which frames of a video: `num_frames` spread evenly or `fps` a second, one of the two, within `max_frames`.
+    """Which frames of a video, at most `max_frames`: one of the first four says how they are chosen.
 
-    `start` and `end` cut a clip out, in seconds from the first frame. `max_pixels` bounds width times height; larger
-    frames are scaled down.
+    `num_frames` are spread evenly; `fps` are so many a second, and at least `min_frames` where there are as many;
+    `frame_indices` count in the order of display; `timestamps` name the frames that are shown at these times.
+    `start` and `end` cut a clip out of which the first two choose. Times are seconds from the first frame. `max_pixels`
+    bounds width times height; larger frames are scaled down.
     """
 
     num_frames: int | None = None
     fps: float | None = None
+    frame_indices: tuple[int, ...] | None = None
+    timestamps: tuple[float, ...] | None = None
     start: float | None = None
     end: float | None = None
+    min_frames: int = 1
     max_frames: int = 128
     max_pixels: int | None = None
 
@@ -35,10 +42,13 @@ class VideoSampling:
         Raises:
             VlmqError: `invalid_request`.
         """
-        numbers = [value for value in (self.num_frames, self.fps, self.start, self.end) if value is not None]
+        ways = (self.num_frames, self.fps, self.frame_indices, self.timestamps)
+        times = self.timestamps or ()
+        numbers = [value for value in (self.num_frames, self.fps, self.start, self.end, *times) if value is not None]
+        explicit = self.frame_indices if self.timestamps is None else self.timestamps
         problem = None
-        if (self.num_frames is None) == (self.fps is None):
-            problem = "needs one of num_frames and fps"
+        if sum(way is not None for way in ways) != 1:
+            problem = "needs one of num_frames, fps, frame_indices and timestamps"
         elif not all(math.isfinite(value) for value in numbers):
             problem = "must be sampled with finite numbers"
         elif self.num_frames is not None and not 1 <= self.num_frames <= self.max_frames:
@@ -47,6 +57,12 @@ class VideoSampling:
             problem = "takes an fps above 0"
         elif (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
             problem = "needs 0 <= start < end"
+        elif explicit is not None and not 1 <= len(explicit) <= self.max_frames:
+            problem = f"takes from 1 to {self.max_frames} frames"
+        elif explicit is not None and (min(explicit) < 0 or any(b <= a for a, b in pairwise(explicit))):
+            problem = "takes frame_indices and timestamps from 0 on, each greater than the one before"
+        elif explicit is not None and (self.start is not None or self.end is not None):
+            problem = "takes start and end with num_frames or fps only"
         if problem is not None:
             raise VlmqError(ErrorCode.INVALID_REQUEST, f"The video {problem}.", param=param)
 
@@ -68,6 +84,7 @@ class VideoJob:
     max_source_pixels: int
     max_duration_s: float
     sampling: VideoSampling
+    backend: VideoBackend = "pyav"
 
 
 @dataclass(frozen=True, slots=True)

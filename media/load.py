@@ -4,11 +4,13 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from media.jobs import ImageJob, VideoJob, VideoSampling
 from media.pixels import Pixels
@@ -19,8 +21,19 @@ from vlmq.config import Settings
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import fetch
+from vlmq.rooted import open_beneath, relative_path
+from vlmq.video_backends import VideoBackend
 
-__all__ = ["DecodedImage", "DecodedVideo", "LocalFile", "MediaLoader", "RemoteUrl", "Source", "VideoSampling"]
+__all__ = [
+    "DecodedImage",
+    "DecodedVideo",
+    "LocalFile",
+    "MediaLoader",
+    "RemoteUrl",
+    "RootedPath",
+    "Source",
+    "VideoSampling",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,14 @@ class RemoteUrl:
     url: str
 
 
-Source = LocalFile | RemoteUrl
+@dataclass(frozen=True, slots=True)
+class RootedPath:
+    """A file of the server's media folder, relative to it."""
+
+    path: str
+
+
+Source = LocalFile | RemoteUrl | RootedPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +99,7 @@ class MediaLoader:
         self._limits = settings.limits
         self._allow_private = settings.dev_allow_private_urls
         self._downloads = settings.data_dir / "tmp"
+        self._root = settings.media_root
         self._sandbox = Sandbox(settings.limits.decode_memory_bytes)
         self._sandbox.start()
         self.templates = TemplateRenderer(self._sandbox)
@@ -112,7 +133,13 @@ class MediaLoader:
             return DecodedImage(pixels, opened.sha256)
 
     def load_video(
-        self, source: Source, sampling: VideoSampling, *, param: str, cutoff: Cutoff | None = None
+        self,
+        source: Source,
+        sampling: VideoSampling,
+        *,
+        param: str,
+        cutoff: Cutoff | None = None,
+        backend: VideoBackend = "pyav",
     ) -> DecodedVideo:
         """The frames that `sampling` means of the video behind `source`; a `cutoff` ends it early.
 
@@ -123,7 +150,7 @@ class MediaLoader:
         limits, cutoff = self._limits, cutoff or Cutoff()
         with self._open(source, limits.max_video_bytes, param, cutoff) as opened:
             media_type = video_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
-            job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling)
+            job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling, backend)
             with _naming(param):
                 frames, facts = self._sandbox.video(job, opened.file, limits.decode_timeout_s, cutoff)
             return DecodedVideo(
@@ -135,6 +162,48 @@ class MediaLoader:
                 duration=facts.duration,
                 sha256=opened.sha256,
             )
+
+    def load_frames(
+        self,
+        sources: Sequence[Source],
+        times: Sequence[float],
+        *,
+        fps: float,
+        param: str,
+        max_pixels: int | None = None,
+        cutoff: Cutoff | None = None,
+    ) -> DecodedVideo:
+        """A video that comes as images of one size, each with its time; numbered from 0 in their order.
+
+        Raises:
+            VlmqError: what is wrong with an image, with its own field; `video_invalid` when the sizes differ.
+        """
+        frames: Pixels | None = None
+        digest = hashlib.sha256()
+        for at, source in enumerate(sources):
+            image = self.load_image(source, param=f"{param}.frames.{at}", max_pixels=max_pixels, cutoff=cutoff)
+            if frames is None:
+                frames = np.empty((len(sources), *image.pixels.shape), np.uint8)
+            if image.pixels.shape != frames.shape[1:]:
+                (height, width), (first_height, first_width) = image.pixels.shape[:2], frames.shape[1:3]
+                message = (
+                    f"All frames of a video must have one size; frame {at} has {width} x {height} pixels, "
+                    f"the first {first_width} x {first_height}."
+                )
+                raise VlmqError(ErrorCode.VIDEO_INVALID, message, param=f"{param}.frames.{at}")
+            frames[at] = image.pixels
+            digest.update(bytes.fromhex(image.sha256))
+        if frames is None:
+            raise VlmqError(ErrorCode.VIDEO_INVALID, "The video has no frames.", param=param)
+        return DecodedVideo(
+            frames=frames,
+            timestamps=tuple(times),
+            frame_indices=tuple(range(len(sources))),
+            fps=fps,
+            total_frames=len(sources),
+            duration=times[-1] + (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / fps,
+            sha256=digest.hexdigest(),
+        )
 
     def close(self) -> None:
         """End the decoding processes."""
@@ -157,10 +226,22 @@ class MediaLoader:
                 )
                 file.flush()
                 yield _Opened(file, _head(file), fetched.sha256)
+        elif isinstance(source, RootedPath):
+            with self._open_rooted(source.path, limit_bytes, param) as file:
+                yield _Opened(file, _head(file), _digest(file))
         else:
             with _open_stored(source.path, limit_bytes, param) as file:
                 sha256 = source.sha256 or _digest(file)
                 yield _Opened(file, _head(file), sha256)
+
+    def _open_rooted(self, path: str, limit_bytes: int, param: str) -> BinaryIO:
+        relative = relative_path(self._root, path, param=param)
+        assert self._root is not None  # relative_path has refused
+        file = os.fdopen(open_beneath(self._root, relative, param=param), "rb")
+        if os.fstat(file.fileno()).st_size <= limit_bytes:
+            return file
+        file.close()
+        raise _too_large(limit_bytes, param)
 
 
 def _open_stored(path: Path, limit_bytes: int, param: str) -> BinaryIO:
@@ -177,7 +258,11 @@ def _open_stored(path: Path, limit_bytes: int, param: str) -> BinaryIO:
     file.close()
     if not stat.S_ISREG(facts.st_mode):
         raise gone
-    raise VlmqError(ErrorCode.MEDIA_TOO_LARGE, f"The file is larger than {limit_bytes} bytes.", param=param)
+    raise _too_large(limit_bytes, param)
+
+
+def _too_large(limit_bytes: int, param: str) -> VlmqError:
+    return VlmqError(ErrorCode.MEDIA_TOO_LARGE, f"The file is larger than {limit_bytes} bytes.", param=param)
 
 
 def _digest(file: BinaryIO) -> str:

@@ -19,9 +19,12 @@ from media.jobs import STARTED, ImageFacts, ImageJob, VideoFacts, VideoJob
 from media.pixels import Pixels, map_pixels
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.video_backends import VideoBackend
 
 WAITING_CHILDREN = 4
 SERVER_REPLY_S = 15.0
+# Importing torch from a cold disk.
+SLOW_SERVER_REPLY_S = 60.0
 MAX_ANSWER_BYTES = 16 * 2**20
 # A child that something else killed must not cost the user's job; one that crashes on its input does so again.
 TRIES = 2
@@ -65,12 +68,13 @@ class Sandbox:
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
-        self._server: _Server | None = None
+        # One for each library that was asked for; torch and its like are for those who name them.
+        self._servers: dict[VideoBackend, _Server] = {}
 
     def start(self) -> None:
-        """Start the server ahead of its first use, without waiting for it."""
+        """Start the usual server ahead of its first use, without waiting for it."""
         with self._lock:
-            self._started()
+            self._started("pyav")
 
     def image(self, job: ImageJob, source: BinaryIO, timeout_s: float, cutoff: Cutoff) -> tuple[Pixels, ImageFacts]:
         """Decode the image in `source`, within `timeout_s` seconds and until the `cutoff`.
@@ -82,7 +86,10 @@ class Sandbox:
         return pixels, ImageFacts(**facts)
 
     def video(self, job: VideoJob, source: BinaryIO, timeout_s: float, cutoff: Cutoff) -> tuple[Pixels, VideoFacts]:
-        """Decode the video in `source`; raises like `image`, with `video_…`."""
+        """Decode the video in `source`; raises like `image`, with `video_…`, and `invalid_request` for times beyond it.
+
+        Also `unsupported_parameter` when the worker lacks the job's backend.
+        """
         pixels, facts = self._run("video", asdict(job), source, timeout_s, cutoff)
         times, indices = tuple(facts.pop("timestamps")), tuple(facts.pop("frame_indices"))
         return pixels, VideoFacts(timestamps=times, frame_indices=indices, **facts)
@@ -90,9 +97,8 @@ class Sandbox:
     def close(self) -> None:
         """End the server and with it all children."""
         with self._lock:
-            if self._server is not None:
-                self._server.stop()
-                self._server = None
+            while self._servers:
+                self._servers.popitem()[1].stop()
 
     def _run(
         self, kind: str, job: dict[str, Any], source: BinaryIO, timeout_s: float, cutoff: Cutoff
@@ -102,7 +108,7 @@ class Sandbox:
         deadline = None
         tries = 0
         for _ in range(MAX_CHILDREN):
-            child = self.take_child()
+            child = self.take_child(job.get("backend", "pyav"))
             deadline = deadline or time.monotonic() + timeout_s
             try:
                 with cutoff.cutting(child.end):
@@ -122,7 +128,7 @@ class Sandbox:
                 raise VlmqError(code, f"The {kind} is damaged: decoding it crashed.")
         raise _unavailable()
 
-    def take_child(self) -> Child:
+    def take_child(self, backend: VideoBackend = "pyav") -> Child:
         """A child of the caller's own, which must `kill` it.
 
         Raises:
@@ -131,25 +137,28 @@ class Sandbox:
         with self._lock:
             for _ in range(2):
                 try:
-                    return self._started().take()
+                    return self._started(backend).take()
                 except OSError:
                     _log.warning("the decoding server is gone; starting another")
-                    if self._server is not None:
-                        self._server.stop()
-                        self._server = None
+                    if (gone := self._servers.pop(backend, None)) is not None:
+                        gone.stop()
         raise _unavailable()
 
-    def _started(self) -> "_Server":
-        if self._server is None:
-            self._server = _Server(self._memory_bytes)
-        return self._server
+    def _started(self, backend: VideoBackend) -> "_Server":
+        if backend not in self._servers:
+            self._servers[backend] = _Server(self._memory_bytes, backend)
+        return self._servers[backend]
 
 
 class _Server:
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, backend: VideoBackend) -> None:
         self._control, theirs = socket.socketpair()
-        self._control.settimeout(SERVER_REPLY_S)
-        arguments = [str(number) for number in (theirs.fileno(), WAITING_CHILDREN, memory_bytes)]
+        usual = backend == "pyav"
+        self._control.settimeout(SERVER_REPLY_S if usual else SLOW_SERVER_REPLY_S)
+        waiting = WAITING_CHILDREN if usual else 1
+        arguments = [str(argument) for argument in (theirs.fileno(), waiting, memory_bytes, backend)]
+        # Where torchcodec looks for FFmpeg; decord wants any PATH.
+        variables = {} if usual else {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""), "PATH": os.defpath}
         with theirs:
             self._process = subprocess.Popen(
                 # Pillow warns about odd files; those who sent them hear of it, the log need not.
@@ -158,7 +167,7 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # No secrets in there, and no threads but its own.
-                env={"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | variables,
                 # Signals to the worker's group are for the worker, which closes us when it is done.
                 start_new_session=True,
             )

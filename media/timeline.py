@@ -1,8 +1,9 @@
 """When each frame of a video is shown, and from where it can be decoded. Runs in a decoding child only."""
 
+from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -26,7 +27,7 @@ class Timeline:
         counted: frames are to be told by their order, from the start, not by their times.
     """
 
-    times: list[int]
+    times: Sequence[int]
     key_frames: list[int]
     last_duration: int
     step: int | None = None
@@ -42,18 +43,23 @@ def indexed_timeline(stream: VideoStream) -> Timeline | None:
 
     An index has decoding times only. At a constant rate the display times are as far apart, merely in another order.
     """
-    entries = [entry for entry in stream.index_entries if not entry.is_discard]
-    if len(entries) < 2 or len(entries) != stream.frames or stream.start_time is None:
+    # An hour has a hundred thousand entries: each is looked at, and none kept.
+    total, step, before = 0, 0, 0
+    keys = []
+    for entry in stream.index_entries:
+        if entry.is_discard:
+            continue
+        if total == 1:
+            step = entry.timestamp - before
+        if total and (step <= 0 or entry.timestamp - before != step):
+            return None
+        if entry.is_keyframe:
+            keys.append(total)
+        before = entry.timestamp
+        total += 1
+    if total < 2 or total != stream.frames or stream.start_time is None or not keys:
         return None
-    decoding = [entry.timestamp for entry in entries]
-    step = decoding[1] - decoding[0]
-    if step <= 0 or any(later - earlier != step for earlier, later in pairwise(decoding)):
-        return None
-    keys = [position for position, entry in enumerate(entries) if entry.is_keyframe]
-    if not keys:
-        return None
-    times = [stream.start_time + position * step for position in range(len(entries))]
-    return Timeline(times, keys, step, step=step)
+    return Timeline(range(stream.start_time, stream.start_time + total * step, step), keys, step, step=step)
 
 
 def demuxed_timeline(container: InputContainer, stream: VideoStream, media_type: MediaType) -> Timeline | None:
@@ -72,7 +78,7 @@ def demuxed_timeline(container: InputContainer, stream: VideoStream, media_type:
     shown.sort()
     if not shown:
         return None
-    times = [time for time, *_ in shown]
+    times = array("q", (time for time, *_ in shown))
     keys = [position for position, (_, is_key, _) in enumerate(shown) if is_key] or [0]
     typical = (times[-1] - times[0]) // max(1, len(times) - 1)
     return Timeline(times, keys, shown[-1][2] or typical, counted=counted)

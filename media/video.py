@@ -1,6 +1,8 @@
 """One video's bytes -> RGB frames. Runs in a decoding child only."""
 
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -11,6 +13,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from media.backends import READERS, Reader
 from media.frame_reader import FrameReader, FramesMissingError
 from media.jobs import VideoFacts, VideoJob
 from media.pixels import PixelSink
@@ -37,6 +40,13 @@ _CODECS = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "mpeg1video"}
     | {"mpeg2video", "mjpeg", "h263", "theora", "prores", "ffv1", "gif", "wmv1", "wmv2", "rawvideo", "png"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    source: BinaryIO
+    container: InputContainer
+    stream: VideoStream
 
 
 def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts:
@@ -68,7 +78,7 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         timeline = None if job.media_type in WITHOUT_SEEKING else indexed_timeline(stream)
         if timeline is not None:
             try:
-                return _decode(job, container, stream, timeline, sink)
+                return _decode(job, _Video(source, container, stream), timeline, sink)
             except FramesMissingError:
                 # The rate was not as constant as it looked, or the file is cut: reading the packets will tell.
                 container.seek(timeline.times[0], stream=stream)
@@ -78,25 +88,29 @@ def decode_video(job: VideoJob, source: BinaryIO, sink: PixelSink) -> VideoFacts
         if len(timeline.times) < stream.frames and job.media_type in (MediaType.MP4, MediaType.QUICKTIME):
             raise _invalid(f"is truncated: it has {len(timeline.times)} of {stream.frames} frames")
         try:
-            return _decode(job, container, stream, timeline, sink)
+            return _decode(job, _Video(source, container, stream), timeline, sink)
         except FramesMissingError as missing:
             at = float((missing.time - timeline.times[0]) * _time_base(stream))
             raise _invalid(f"is damaged or truncated: the frame at {at:.3f} s cannot be decoded") from missing
 
 
-def _decode(
-    job: VideoJob, container: InputContainer, stream: VideoStream, timeline: Timeline, sink: PixelSink
-) -> VideoFacts:
+def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -> VideoFacts:
+    stream = video.stream
     tick = _time_base(stream)
     total = len(timeline.times)
-    times = [float((time - timeline.times[0]) * tick) for time in timeline.times]
+    times = array("d", (float((time - timeline.times[0]) * tick) for time in timeline.times))
     duration = times[-1] + float(timeline.last_duration * tick)
     fps = _frame_rate(stream, total, duration)
     _check_extent(job, duration, fps)
     chosen = choose_frames(times, duration, float(tick), job.sampling)
     if not chosen:
         raise _invalid(f"has no frames in the clip that is asked for; it lasts {duration:.3f} s")
-    _write(FrameReader(container, stream, timeline).read(chosen), len(chosen), job, sink)
+    make = READERS.get(job.backend)
+    if make is None:
+        reader: Reader = FrameReader(video.container, stream, timeline)
+    else:
+        reader = make(video.source, timeline, float(tick))
+    _write(reader.read(chosen), len(chosen), job, sink)
     return VideoFacts(
         timestamps=tuple(times[index] for index in chosen),
         frame_indices=tuple(chosen),

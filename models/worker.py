@@ -34,11 +34,17 @@ class Worker(Base):
 
 
 def heartbeat(session: Session, worker: Worker) -> None:
-    """Write the worker's row as it is now, and forget those that have been silent for a day."""
+    """Write the worker's row as it is now, and forget those that have been silent for a day.
+
+    A worker that is ready has outlived the failures of its model before it.
+    """
     now = utc_now()
     worker.heartbeat_at = now
     session.merge(worker)
     session.execute(delete(Worker).where(Worker.heartbeat_at < now - timedelta(days=1)))
+    if worker.state is WorkerState.READY and worker.model is not None:
+        failed = (Worker.model == worker.model) & (Worker.state == WorkerState.FAILED)
+        session.execute(delete(Worker).where(failed, Worker.started_at < worker.started_at))
 
 
 def leave(session: Session, worker_id: str) -> None:
@@ -49,3 +55,9 @@ def live_workers(session: Session, *, silence_s: float) -> list[Worker]:
     """Workers heard of within `silence_s`, newest first."""
     recent = Worker.heartbeat_at >= utc_now() - timedelta(seconds=silence_s)
     return list(session.scalars(select(Worker).where(recent).order_by(Worker.id.desc())))
+
+
+def failed_workers(session: Session) -> list[Worker]:
+    """The last words of workers that could not load their model and are gone, newest first."""
+    failed = Worker.state == WorkerState.FAILED
+    return list(session.scalars(select(Worker).where(failed).order_by(Worker.heartbeat_at.desc())))

@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import select
 
 from engine.types import PromptRequest, VideoClip
-from media.load import DecodedImage, DecodedVideo, LocalFile, MediaLoader, RemoteUrl, Source, VideoSampling
+from media.load import DecodedImage, DecodedVideo, LocalFile, MediaLoader, RemoteUrl, RootedPath, Source
 from models.db import Database
 from models.file import File
 from models.job import Job
-from vlmq.config import ServedModel
+from tasks.video_sampling import SamplingRules, listed_times
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.files import FileStore
@@ -57,9 +57,9 @@ class ConversationLoader:
     """Fetches and decodes the media of jobs; `max_pixels` is for all images and frames of one job together."""
 
     def __init__(
-        self, database: Database, files: FileStore, media: MediaLoader, served: ServedModel, max_pixels: int
+        self, database: Database, files: FileStore, media: MediaLoader, rules: SamplingRules, max_pixels: int
     ) -> None:
-        self._database, self._files, self._media, self._served = database, files, media, served
+        self._database, self._files, self._media, self._rules = database, files, media, rules
         self._max_pixels = max_pixels
 
     def load(self, job: Job, before_each: Callable[[int, int], None], cutoff: Cutoff) -> Conversation:
@@ -86,9 +86,9 @@ class ConversationLoader:
     def _load_part(
         self, tenant: str, part: dict[str, Any], param: str, conversation: Conversation, cutoff: Cutoff
     ) -> None:
-        source = self._source(tenant, part, param)
         pixels_left = self._max_pixels - conversation.pixel_count()
         if part["type"] == "image":
+            source = self._source(tenant, part, param)
             image = self._load_image(source, param, pixels_left, cutoff)
             conversation.images.append(image)
             height, width = image.pixels.shape[:2]
@@ -96,7 +96,16 @@ class ConversationLoader:
                 {"param": param, "type": "image", "sha256": image.sha256, "width": width, "height": height}
             )
             return
-        video = self._media.load_video(source, self._sampling(part, pixels_left), param=param, cutoff=cutoff)
+        if "frames" in part:
+            video = self._load_frames(tenant, part, param, pixels_left, cutoff)
+        else:
+            video = self._media.load_video(
+                self._source(tenant, part, param),
+                self._rules.sampling(part, pixels_left),
+                param=param,
+                cutoff=cutoff,
+                backend=part.get("backend", "pyav"),
+            )
         conversation.videos.append(video)
         conversation.manifest.append(
             {
@@ -106,6 +115,8 @@ class ConversationLoader:
                 "duration_s": video.duration,
                 "frame_timestamps_s": list(video.timestamps),
                 "frame_indices": list(video.frame_indices),
+                "width": video.frames.shape[2],
+                "height": video.frames.shape[1],
             }
         )
 
@@ -118,20 +129,25 @@ class ConversationLoader:
                 raise VlmqError(error.code, message, param=param) from None
             raise
 
-    def _sampling(self, part: dict[str, Any], pixels: int) -> VideoSampling:
-        num_frames, fps = part.get("num_frames"), part.get("fps")
-        if num_frames is None and fps is None:
-            num_frames = self._served.default_num_frames
-        return VideoSampling(
-            num_frames=num_frames,
+    def _load_frames(
+        self, tenant: str, part: dict[str, Any], param: str, pixels_left: int, cutoff: Cutoff
+    ) -> DecodedVideo:
+        times, fps = listed_times(part)
+        each = max(1, pixels_left // len(times))
+        return self._media.load_frames(
+            [self._source(tenant, frame, f"{param}.frames.{at}") for at, frame in enumerate(part["frames"])],
+            times,
             fps=fps,
-            max_frames=self._served.max_frames,
-            max_pixels=max(1, pixels // (num_frames or self._served.max_frames)),
+            max_pixels=min(each, part.get("max_pixels") or each),
+            param=param,
+            cutoff=cutoff,
         )
 
     def _source(self, tenant: str, part: dict[str, Any], param: str) -> Source:
         if "url" in part:
             return RemoteUrl(part["url"])
+        if "path" in part:
+            return RootedPath(part["path"])
         with self._database.read() as session:
             sha256 = session.scalar(select(File.sha256).where(File.id == part["file_id"], File.tenant == tenant))
         if sha256 is None or not (path := self._files.path(sha256)).exists():

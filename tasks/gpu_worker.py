@@ -16,9 +16,11 @@ from models.db import Database
 from models.worker import WorkerState
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
+from tasks.loading_news import LoadingNews
 from tasks.presence import Presence
 from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
+from tasks.video_sampling import SamplingRules
 from vlmq.config import ServedModel, Settings
 from vlmq.doorbell import RUN_JOB, Doorbell, gpu_queue, make_celery
 from vlmq.errors import VlmqError
@@ -40,7 +42,9 @@ def run(settings: Settings, model: str) -> int:
     presence.start()
     media = MediaLoader(settings)
     try:
-        engine = load_engine(checkpoint_settings(settings, served), chat_renderer(media.templates))
+        engine = load_engine(
+            checkpoint_settings(settings, served), chat_renderer(media.templates), on_progress=LoadingNews(presence)
+        )
     except VlmqError as error:
         media.close()
         log.error("the model could not be loaded", model=model, reason=error.message)
@@ -71,7 +75,11 @@ def _consume(
         database=database,
         doorbell=Doorbell(celery),
         conversations=ConversationLoader(
-            database, FileStore(settings.files_dir), media, served, settings.limits.max_job_pixels
+            database,
+            FileStore(settings.files_dir),
+            media,
+            SamplingRules(served, engine.description.video_defaults, settings.limits.max_video_frames),
+            settings.limits.max_job_pixels,
         ),
         engine=engine,
         held=held,
@@ -137,7 +145,12 @@ def checkpoint_settings(settings: Settings, served: ServedModel) -> CheckpointSe
         revision=served.revision,
         device=served.device,
         dtype=served.dtype,
+        device_map=served.device_map,
         attn_implementation=served.attn_implementation,
+        quantization=served.quantization,
+        adapter=served.adapter,
+        adapter_revision=served.adapter_revision,
+        warm_up=served.warm_up,
         max_model_len=served.max_model_len,
         modalities=served.modalities,
         token=None if settings.hf_token is None else settings.hf_token.get_secret_value(),

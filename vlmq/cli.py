@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlmq import __version__, cli_jobs, cli_parts
+from vlmq import __version__, cli_jobs, cli_models, cli_parts
 from vlmq.cli_terminal import harmless
 from vlmq.errors import ExplainedError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 cli_parts.register(app)
 cli_jobs.register(app)
+app.add_typer(cli_models.commands, name="models")
 
 
 def _print_version(wanted: bool) -> None:

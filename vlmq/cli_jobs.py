@@ -41,6 +41,12 @@ def submit(
     fps: Annotated[
         float | None, typer.Option(callback=finite, min=0, help="Frames a second to take from each video.")
     ] = None,
+    start: Annotated[
+        float | None, typer.Option(callback=finite, min=0, help="Where in each video to begin, in seconds.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(callback=finite, min=0, help="Where in each video to end, in seconds.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
     temperature: Annotated[
         float | None, typer.Option(callback=finite, min=0, help="Sample with this temperature.")
@@ -75,10 +81,15 @@ def submit(
         raise ExplainedError("--num-frames and --fps exclude each other")
     if fps == 0:
         raise ExplainedError("--fps takes a number above 0")
-    sampling = {name: value for name, value in (("num_frames", num_frames), ("fps", fps)) if value is not None}
+    if end is not None and end <= (start or 0):
+        raise ExplainedError("--end takes a time after --start")
+    asked = {"num_frames": num_frames, "fps": fps, "start": start, "end": end}
+    sampling = {name: value for name, value in asked.items() if value is not None}
     media, question = read_arguments(what, images=image or [], videos=video or [])
     if sampling and not any(item.kind == "video" for item in media):
-        raise ExplainedError("--num-frames and --fps are for videos, and there is none; say --video FILE|URL")
+        raise ExplainedError(
+            "--num-frames, --fps, --start and --end are for videos, and there is none; say --video FILE|URL"
+        )
     generation = named(set_ or []) | {
         name: value
         for name, value in (

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmq import cli_database
+from vlmq.cli_served import ModelsFile, served, with_models
 from vlmq.cli_values import DATA_DIR_METAVAR, filled, folder
 from vlmq.errors import ExplainedError
 
 if TYPE_CHECKING:
-    from vlmq.config import ServedModel, Settings
+    from vlmq.config import Settings
 
 DataDirectory = Annotated[
     Path | None,
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    *,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,6 +38,7 @@ def serve(
             help="A model of the settings, a checkpoint's folder, or a repository on the hub. Repeatable.",
         ),
     ] = None,
+    models_file: ModelsFile = None,
     host: Annotated[
         str | None, typer.Option(callback=filled, help="Address to listen on.  [default: 127.0.0.1]")
     ] = None,
@@ -64,11 +67,11 @@ def serve(
     from vlmq.config import get_settings
     from vlmq.embedded import serve as run_stack
 
-    settings = get_settings()
+    settings = with_models(get_settings(), models_file)
     given = {"host": host, "port": port, "data_dir": data_dir, "dev_allow_private_urls": allow_private_urls or None}
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     if model:
-        changes["models"] = dict(_served(settings, name) for name in model)
+        changes["models"] = dict(served(settings, name) for name in model)
     console = Console(stderr=False)
     raise typer.Exit(run_stack(settings.model_copy(update=changes), console))
 
@@ -114,14 +117,20 @@ def worker(
 
 
 def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(callback=filled, help="Load this model instead, and say what it takes; as in `vlmq serve`."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """Look for what is missing, and say what to do."""
     from vlmq.cli_tables import print_findings
     from vlmq.doctor import examine
+    from vlmq.doctor_model import examine_model
 
-    findings = examine(_settings(data_dir))
+    settings = _settings(data_dir)
+    findings = examine(settings) if model is None else list(examine_model(settings, *served(settings, model)))
     print_findings(findings, as_json=json)
     raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)
 
@@ -173,21 +182,3 @@ def _tenant_secrets(settings: "Settings", tenant: str) -> list[str]:
             f"{settings.data_dir}; name its folder with --data-dir or VLMQ_DATA_DIR"
         )
     return tenant_secrets(complete, tenant)
-
-
-def _served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":
-    """A model of the settings by its name, or one made from a folder or a repository."""
-    from vlmq.config import ServedModel
-
-    if name in settings.models:
-        return name, settings.models[name]
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve().name, ServedModel(checkpoint=str(folder.resolve()))
-    owner, _, repository = name.partition("/")
-    if owner and repository and "/" not in repository and owner not in (".", "..", "~"):
-        return repository, ServedModel(checkpoint=name)
-    known = ", ".join(sorted(settings.models))
-    raise ExplainedError(
-        f"{name!r} is neither a model of the settings ({known}), nor a folder, nor an owner/name on the hub"
-    )

@@ -14,6 +14,7 @@ from vlmq.client import Job
 from vlmq.finding import Finding
 
 _LEVEL_COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_MODEL_COLORS = {"ready": "green", "loading": "cyan", "failed": "red", "unavailable": "yellow"}
 _COLORS = {"completed": "green", "failed": "red", "expired": "red", "cancelled": "yellow", "in_progress": "cyan"}
 
 
@@ -66,6 +67,23 @@ def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) 
     console.print(table)
 
 
+def print_models(models: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(list(models))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "state", "checkpoint", "quantization", "bytes", "device"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "bytes" else "left")
+    for model in models:
+        details = model.get("details") or {}
+        state = Text(_model_state(model), style=_MODEL_COLORS.get(str(model["state"]), ""))
+        size = f"{details['weight_bytes']:,}" if details.get("weight_bytes") else ""
+        words = (model["checkpoint"], details.get("quantization") or model.get("quantization") or "", size)
+        told = [_plain(str(word)) for word in (*words, details.get("device", ""))]
+        table.add_row(_plain(str(model["id"])), state, *told)
+    Console(highlight=False).print(table)
+
+
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -81,6 +99,14 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 
 def _plain(text: str) -> Text:
     return Text(harmless(text))
+
+
+def _model_state(model: dict[str, Any]) -> str:
+    """For example "ready", "quantizing 42%", "failed: The checkpoint x is gated"."""
+    if model.get("stage"):
+        share = "" if model.get("progress") is None else f" {model['progress']:.0%}"
+        return harmless(f"{model['stage']}{share}".replace("_", " "))
+    return harmless(f"failed: {model['error']}" if model.get("error") else str(model["state"]))
 
 
 def _status(job: Job) -> Text:

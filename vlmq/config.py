@@ -9,19 +9,32 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from vlmq.errors import ExplainedError
+from vlmq.models_file import NAMES, ModelsFileError, is_model_name, read_models
 
 BUNDLED_CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny-vlm"
 BUNDLED_MODEL = "tiny-vlm"
 
+DEVICE_MAPS = ("auto", "balanced", "sequential")
+
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Quantization = Literal["quanto-int8", "quanto-int4", "quanto-float8", "bitsandbytes-8bit", "bitsandbytes-4bit"]
 
 
 class ConfigurationError(ExplainedError):
@@ -37,15 +50,47 @@ class ServedModel(BaseModel):
     revision: str | None = Field(None, description="a commit of the repository; pin it in production")
     engine: Literal["generate", "scripted"] = "generate"
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    device_map: str | dict[str, int | str] | None = Field(
+        None, description="spread over several GPUs: auto | balanced | sequential, or a GPU for each module's name"
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attn_implementation: str = Field("auto", description="auto | sdpa | eager | flash_attention_2 | …")
+    quantization: Quantization | None = Field(None, description="of the weights: " + " | ".join(get_args(Quantization)))
+    adapter: str | None = Field(None, min_length=1, description="LoRA weights to add: a directory or a repository")
+    adapter_revision: str | None = Field(None, description="a commit of the adapter's repository")
+    warm_up: bool = Field(True, description="generate a little before the first job, which is quicker for it")
     max_model_len: PositiveInt | None = Field(None, description="refuse prompts with more tokens than this")
     max_in_flight: PositiveInt = Field(
         2, description="jobs that one worker holds at once; one runs while the next loads its media"
     )
-    default_num_frames: PositiveInt = Field(8, description="frames of a video when the job names no number and no rate")
-    max_frames: PositiveInt = Field(128, description="frames of one video at most")
+    default_num_frames: PositiveInt | None = Field(
+        None, description="frames of a video when the job does not say which; the checkpoint's own default, or 8"
+    )
+    max_frames: PositiveInt | None = Field(
+        None, description="frames of one video at most; the checkpoint's own maximum, or 128"
+    )
     modalities: frozenset[Literal["text", "image", "video"]] = frozenset({"text", "image", "video"})
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _check_device_map(cls, given: object) -> object:
+        if isinstance(given, dict):
+            usable = bool(given) and all(
+                place == "cpu" or (type(place) is int and place >= 0) for place in given.values()
+            )
+        else:
+            usable = given in (None, *DEVICE_MAPS)
+        if not usable:
+            raise ValueError(f"it takes {', '.join(DEVICE_MAPS)}, or a GPU's number or \"cpu\" for each module's name")
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("device and device_map exclude each other")
+        if self.adapter_revision is not None and self.adapter is None:
+            raise ValueError("adapter_revision needs an adapter")
+        return self
 
 
 class Limits(BaseModel):
@@ -72,6 +117,7 @@ class Limits(BaseModel):
     max_video_bytes: PositiveInt = 2 * 2**30
     max_video_pixels: PositiveInt = Field(8192 * 4320, description="width times height of a video's picture")
     max_video_s: PositiveFloat = 4 * 3600.0
+    max_video_frames: PositiveInt = Field(768, description="frames of one video at most, whatever its model takes")
     fetch_timeout_s: PositiveFloat = Field(60.0, description="a whole download, from connect to the last byte")
     decode_timeout_s: PositiveFloat = 60.0
     decode_memory_bytes: PositiveInt = Field(2 * 2**30, description="address space of one decoding child")
@@ -134,10 +180,14 @@ class Settings(BaseSettings):
     )
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN", description="for gated checkpoints")
 
+    media_root: Path | None = Field(
+        None, description="jobs may name files below this folder by `path`; the workers must see it. Unset: none"
+    )
     models: dict[str, ServedModel] = Field(
         default_factory=lambda: {BUNDLED_MODEL: ServedModel(checkpoint=str(BUNDLED_CHECKPOINT))},
         description='JSON: {"name": {"checkpoint": "…"}}',
     )
+    models_file: Path | None = Field(None, description="a .toml or .json file with the models, in place of VLMQ_MODELS")
 
     host: str = Field("127.0.0.1", min_length=1, description="the address that the API listens on")
     port: int = Field(8000, ge=0, le=65535)
@@ -158,6 +208,19 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
+    def _read_models_file(cls, values: dict[str, object]) -> dict[str, object]:
+        file = values.get("models_file")
+        if not file:
+            return {name: value for name, value in values.items() if name != "models_file"}
+        if "models" in values:
+            raise ValueError("VLMQ_MODELS and VLMQ_MODELS_FILE are both set; unset one of them")
+        try:
+            return values | {"models": read_models(Path(str(file)), ServedModel)}
+        except ModelsFileError as error:
+            raise ConfigurationError(str(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
     def _split_api_keys(cls, values: dict[str, object]) -> dict[str, object]:
         raw = values.get("api_keys")
         if not isinstance(raw, str):
@@ -175,8 +238,8 @@ class Settings(BaseSettings):
     def _check(self) -> Self:
         if not self.models:
             raise ValueError('VLMQ_MODELS names no model; it takes {"name": {"checkpoint": "…"}}')
-        if bad := [name for name in self.models if not re.fullmatch(r"(?!.*\.\.)[a-zA-Z0-9][\w./-]*", name, re.ASCII)]:
-            raise ValueError(f"VLMQ_MODELS cannot name a model {bad[0]!r}; letters, digits and . _ - / without .. can")
+        if bad := [name for name in self.models if not is_model_name(name)]:
+            raise ValueError(f"VLMQ_MODELS cannot name a model {bad[0]!r}; {NAMES}")
         if self.timing.heartbeat_s * 2 > self.timing.lease_s:
             raise ValueError("VLMQ_TIMING__LEASE_S must be at least twice VLMQ_TIMING__HEARTBEAT_S")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):

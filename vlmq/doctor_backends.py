@@ -1,6 +1,7 @@
 """What vlmq needs beside the machine: checkpoints, secrets, the database, Redis."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import redis
@@ -18,6 +19,7 @@ OLDEST_REDIS = 7
 def look_at_models(settings: Settings) -> Iterator[Finding]:
     for name, model in settings.models.items():
         yield _model(f"model {name}", model)
+        yield from _extras(f"model {name}", model)
 
 
 def _model(subject: str, model: ServedModel) -> Finding:
@@ -38,6 +40,19 @@ def _model(subject: str, model: ServedModel) -> Finding:
         return Finding(subject, "fail", f"{folder} has no *.safetensors", "convert the weights: nothing else is loaded")
     size = sum(file.stat().st_size for file in weights)
     return Finding(subject, "ok", f"{folder}, {size / 2**20:,.0f} MiB of weights")
+
+
+def _extras(subject: str, model: ServedModel) -> Iterator[Finding]:
+    """What only some models need."""
+    wanted = {"peft": model.adapter is not None, "bitsandbytes": (model.quantization or "").startswith("bitsandbytes")}
+    for package, is_wanted in wanted.items():
+        if is_wanted and find_spec(package) is None:
+            yield Finding(
+                subject, "fail", f"it needs {package}, which is not installed", f"pip install 'vlmq[{package}]'"
+            )
+    folder = Path(model.adapter or "").expanduser()
+    if model.adapter is not None and folder.is_absolute() and not (folder / "adapter_config.json").is_file():
+        yield Finding(subject, "fail", f"{folder} is no adapter", "name the folder with its adapter_config.json")
 
 
 def look_at_secrets(settings: Settings) -> Iterator[Finding]:

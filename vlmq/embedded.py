@@ -23,7 +23,7 @@ from vlmq.data_dir import DataDir, with_own_secret
 from vlmq.embedded_redis import answers, redis_command
 from vlmq.errors import ExplainedError
 from vlmq.free_port import free_port
-from vlmq.serve_report import print_ready
+from vlmq.serve_report import print_ready, told_stage
 from vlmq.supervisor import TICK_S, Part, PartFailedError, Supervisor
 
 REDIS = "redis"
@@ -124,8 +124,13 @@ class _Stack:
         while not self.stop.made and not done():
             self._tick()
             if time.monotonic() > say_at and self.supervisor.starting:
-                self.notice(f"still starting: {', '.join(self.supervisor.starting)}")
+                self.notice(f"still starting: {', '.join(self._how_far())}")
                 say_at = time.monotonic() + 3 * PATIENCE_S
+
+    def _how_far(self) -> list[str]:
+        """What is still starting; a worker with its stage."""
+        stages = {worker_name(worker.model): worker.details for worker in self._workers() if worker.model is not None}
+        return [name + told_stage(stages.get(name, {})) for name in self.supervisor.starting]
 
     def _upgrade_database(self) -> None:
         try:
@@ -205,6 +210,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "VLMQ_HOST": settings.host,
         "VLMQ_PORT": str(settings.port),
         "VLMQ_MODELS": json.dumps({name: model.model_dump(mode="json") for name, model in settings.models.items()}),
+        # The models are all said above, wherever they were read from.
+        "VLMQ_MODELS_FILE": "",
         "VLMQ_DEV_ALLOW_PRIVATE_URLS": str(settings.dev_allow_private_urls),
         "VLMQ_WEBHOOKS__SECRET": secret.get_secret_value() if secret else "",
     }

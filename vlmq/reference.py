@@ -77,7 +77,9 @@ def _configuration() -> str:
         "",
         "## Served models",
         "",
-        "`VLMQ_MODELS` is JSON: a name for each model, and its settings.",
+        "`VLMQ_MODELS` is JSON: a name for each model, and its settings. `VLMQ_MODELS_FILE`, or `--models-file` of a "
+        "command, names a TOML or JSON file with the same content: a table for each model under its name. What the "
+        "settings do is told in [serving.md](serving.md).",
         "",
         "```bash",
         """VLMQ_MODELS='{"smol": {"checkpoint": "HuggingFaceTB/SmolVLM-256M-Instruct", "max_model_len": 4096}}'""",

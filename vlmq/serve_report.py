@@ -1,7 +1,8 @@
 """What `vlmq serve` prints once it is ready."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,6 +27,14 @@ def print_ready(console: Console, settings: Settings, url: str, workers: Sequenc
     console.print("Ctrl-C stops everything\n", style="dim", highlight=False)
 
 
+def told_stage(details: Mapping[str, Any]) -> str:
+    """How far a model's loading is, for example " (downloading 42%)"."""
+    if not details.get("stage"):
+        return ""
+    share = "" if details.get("progress") is None else f" {details['progress']:.0%}"
+    return f" ({str(details['stage']).replace('_', ' ')}{share})"
+
+
 def _print_row(console: Console, name: str, value: str) -> None:
     console.print(f"  [dim]{name:<6}[/] {escape(value)}", highlight=False, soft_wrap=True)
 
@@ -34,6 +43,8 @@ def _describe(details: dict[str, object]) -> str:
     """For example "on NVIDIA H200, bfloat16, sdpa, 8192 tokens of context"."""
     words = [f"on {details['device']}"] if details.get("device", "none") != "none" else []
     words += [str(details[name]) for name in ("dtype", "attn_implementation") if details.get(name, "none") != "none"]
+    if details.get("quantization"):
+        words.append(f"{details['quantization']}, {details['weight_bytes']:,} bytes of weights")
     if details.get("max_context"):
         words.append(f"{details['max_context']} tokens of context")
     return ", ".join(words)

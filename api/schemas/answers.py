@@ -178,15 +178,22 @@ class ModelAnswer(BaseModel):
     id: str
     object: Literal["model"]
     state: Literal["ready", "loading", "failed", "unavailable"]
+    stage: str | None = Field(description="while it loads: downloading, loading, quantizing, adapting, warming_up")
+    progress: float | None = Field(description="while it loads: the fraction of the stage that is done, where known")
+    error: str | None = Field(description="why it could not be loaded")
     checkpoint: str
     revision: str | None
     engine: str
+    quantization: str | None
+    adapter: str | None
     modalities: list[str]
     max_in_flight: int
-    default_num_frames: int
-    max_frames: int
+    default_num_frames: int | None
+    max_frames: int | None
     workers: int = Field(description="live workers that hold it")
-    details: dict[str, Any] | None = Field(description="the engine's own words: device, dtype, context length, …")
+    details: dict[str, Any] | None = Field(
+        description="the engine's own words: device, dtype, attention, context length, bytes of the weights, …"
+    )
 
 
 class TemplateAnswer(BaseModel):

@@ -34,7 +34,7 @@ def submit_and_follow(
 ) -> Iterator[tuple[requests.Response, Iterator[Message]]]:
     """POST a job and read its stream from the same answer."""
     headers = {"Accept": accept} | ({"Idempotency-Key": key} if key else {})
-    body: Any = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
     url = f"{server.url}/v1/jobs"
     with requests.post(url, json=body, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         yield response, read_events(response.iter_content(chunk_size=None))

@@ -1,3 +1,4 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def beat(database: Database, name: str, model: str | None, state: WorkerState, *
     [
         ([], "unavailable"),
         ([WorkerState.LOADING], "loading"),
-        ([WorkerState.FAILED, WorkerState.LOADING, WorkerState.READY], "ready"),
+        ([WorkerState.READY, WorkerState.FAILED, WorkerState.LOADING], "ready"),
         ([WorkerState.FAILED], "failed"),
         ([WorkerState.DRAINING], "unavailable"),
     ],
@@ -38,6 +39,41 @@ def test_a_model_is_as_well_as_its_best_worker(
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["state"], model["workers"]) == ("scripted", "model", told, len(states))
     assert model["details"] == (None if told == "unavailable" else {"device": told})
+
+
+def test_a_model_that_loads_shows_how_far_it_is(client: FlaskClient, database: Database) -> None:
+    beat(database, "w", "scripted", WorkerState.LOADING, stage="quantizing", progress=0.42)
+    answer = client.get("/v1/models/scripted").json
+    assert answer is not None
+    assert (answer["state"], answer["stage"], answer["progress"]) == ("loading", "quantizing", 0.42)
+    assert answer["error"] is None
+
+
+def test_a_model_that_failed_says_why_after_its_worker_has_gone_and_until_another_is_ready(
+    client: FlaskClient, database: Database
+) -> None:
+    beat(database, "w1", "scripted", WorkerState.FAILED, error="The checkpoint x is gated")
+    with database.write() as session:
+        session.get_one(Worker, "w1").heartbeat_at = utc_now() - timedelta(hours=1)
+    answer = client.get("/v1/models/scripted").json
+    assert answer is not None
+    assert (answer["state"], answer["error"], answer["workers"]) == ("failed", "The checkpoint x is gated", 0)
+    beat(database, "w2", "scripted", WorkerState.LOADING, stage="downloading", progress=None)
+    answer = client.get("/v1/models/scripted").json
+    assert answer is not None
+    assert (answer["state"], answer["error"], answer["workers"]) == ("loading", None, 1)
+    beat(database, "w2", "scripted", WorkerState.READY)
+    beat(database, "w3", "other", WorkerState.READY)
+    with database.read() as session:
+        assert session.get(Worker, "w1") is None
+
+
+def test_how_a_model_is_served_is_shown_without_folders(settings: Settings) -> None:
+    served = ServedModel(checkpoint="org/vlm", quantization="quanto-int8", adapter="/srv/adapters/my-lora")
+    client = create_app(settings.model_copy(update={"models": {"vlm": served}})).test_client()
+    answer = client.get("/v1/models/vlm").json
+    assert answer is not None
+    assert (answer["quantization"], answer["adapter"]) == ("quanto-int8", "my-lora")
 
 
 def test_a_name_may_hold_slashes_and_no_folder_of_the_server_is_shown(settings: Settings, database: Database) -> None:

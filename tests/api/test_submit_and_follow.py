@@ -66,7 +66,8 @@ def test_the_same_idempotency_key_gives_the_same_jobs_stream_from_its_beginning(
             assert response.headers["Location"] == location
             assert seen(list(messages)) == as_messages(events)
     # A key that was used with a stream answers one that asks for JSON, and the other way round.
-    made = post(server, BODY, **{"Idempotency-Key": key})
+    headers: dict[str, Any] = {"Idempotency-Key": key}
+    made = post(server, **headers)
     assert (made.status_code, made.json()["output_text"]) == (202, "once")
 
 

@@ -65,8 +65,9 @@ def test_a_failed_job_gives_its_error_in_one_line_and_exit_status_1(httpserver: 
     job = {"id": "job_1", "status": "failed", "model": "m", "output_text": "", "error": error}
     stream = f"id: 1-1\nevent: status\ndata: {json.dumps({'status': 'failed', 'attempt': 1, 'error': error})}\n\n"
     httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "m"}]})
-    httpserver.expect_request("/v1/jobs", method="POST").respond_with_json({**job, "status": "queued"}, status=202)
-    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_data(stream, content_type="text/event-stream")
+    httpserver.expect_request("/v1/jobs", method="POST").respond_with_data(
+        stream, content_type="text/event-stream", headers={"Location": "/v1/jobs/job_1"}
+    )
     httpserver.expect_request("/v1/jobs/job_1").respond_with_json(job)
     done = run("submit", "hello", url=httpserver.url_for(""))
     assert (done.returncode, done.stdout) == (1, "")

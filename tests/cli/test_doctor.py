@@ -101,3 +101,15 @@ def test_a_damaged_secret_fails(settings: Settings) -> None:
     settings.data_dir.mkdir()
     (settings.data_dir / "webhook.secret").write_bytes(b"\xff")
     assert finding(settings, "webhooks").level == "fail"
+
+
+def test_what_an_adapter_or_a_quantization_needs_is_looked_for(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmq.doctor_backends.find_spec", lambda _name: None)
+    served = ServedModel(checkpoint="org/vlm", adapter=str(tmp_path), quantization="bitsandbytes-8bit")
+    found = examine(settings.model_copy(update={"models": {"vlm": served}}))
+    told = {(finding.message, finding.advice) for finding in found if finding.level == "fail"}
+    assert ("it needs peft, which is not installed", "pip install 'vlmq[peft]'") in told
+    assert ("it needs bitsandbytes, which is not installed", "pip install 'vlmq[bitsandbytes]'") in told
+    assert (f"{tmp_path} is no adapter", "name the folder with its adapter_config.json") in told

@@ -20,6 +20,7 @@ from models.db import Database
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.run_job import JobRunner
+from tasks.video_sampling import SamplingRules
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
@@ -100,7 +101,8 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
     engine = load_engine(CheckpointSettings(served.checkpoint, device="cpu"))
     held = HeldJobs(settings, "w1", database, engine, event_log)
     files = FileStore(settings.files_dir)
-    conversations = ConversationLoader(database, files, media, served, settings.limits.max_job_pixels)
+    rules = SamplingRules(served, engine.description.video_defaults, settings.limits.max_video_frames)
+    conversations = ConversationLoader(database, files, media, rules, settings.limits.max_job_pixels)
     doorbell = Doorbell(make_celery(settings))
     runner = JobRunner(settings, name, "w1", database, doorbell, conversations, engine, held, media.templates)
     app = create_app(settings)

@@ -118,7 +118,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_start_and_leaves_nothing_running
     empty.mkdir()
     stack = Stack(tmp_path / "data", json.dumps(SCRIPTED), "--model", str(empty))
     assert stack.process.wait(90) == 1
-    assert "the model could not be loaded" in stack.output
+    told = [line for line in stack.output.splitlines() if "error: " in line]
+    assert len(told) == 1, told
+    assert "the model could not be loaded" in told[0]
+    assert "The checkpoint empty has no config.json" in told[0]
     assert "worker empty cannot run" in stack.output
     assert "Traceback" not in stack.output
     assert stack.left_running() == []

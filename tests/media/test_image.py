@@ -176,7 +176,10 @@ def test_a_truncated_image_is_refused(loader: MediaLoader, store: Store, kind: s
 def test_an_image_head_with_garbage_behind_is_refused(loader: MediaLoader, store: Store, kind: str) -> None:
     garbage = np.random.default_rng(1).bytes(4000)
     data = image_bytes(picture(64, 64), kind)[:30] + garbage
-    assert refusal(loader, store(data)).code in (ErrorCode.IMAGE_INVALID, ErrorCode.IMAGE_TOO_LARGE)
+    # A GIF's blocks are looked at before anything is decoded: scripts pose as one.
+    posing = kind == "GIF"
+    expected = {ErrorCode.UNSUPPORTED_MEDIA_TYPE} if posing else {ErrorCode.IMAGE_INVALID, ErrorCode.IMAGE_TOO_LARGE}
+    assert refusal(loader, store(data)).code in expected
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (2, 500)])

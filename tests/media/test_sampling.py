@@ -95,6 +95,14 @@ def test_where_the_rate_varies_frames_are_even_in_time() -> None:
         VideoSampling(fps=1, start=-1),
         VideoSampling(fps=1, start=3, end=3),
         VideoSampling(fps=1, start=math.nan),
+        VideoSampling(num_frames=1, frame_indices=(1,)),
+        VideoSampling(frame_indices=()),
+        VideoSampling(frame_indices=(2, 1)),
+        VideoSampling(frame_indices=(-1,)),
+        VideoSampling(frame_indices=tuple(range(129))),
+        VideoSampling(timestamps=(1.0, 1.0)),
+        VideoSampling(timestamps=(math.nan,)),
+        VideoSampling(timestamps=(1.0,), start=0.5),
     ],
 )
 def test_a_sampling_that_means_nothing_is_refused(sampling: VideoSampling) -> None:
@@ -102,3 +110,23 @@ def test_a_sampling_that_means_nothing_is_refused(sampling: VideoSampling) -> No
         sampling.check("messages.0.content.1")
     assert caught.value.code is ErrorCode.INVALID_REQUEST
     assert caught.value.param == "messages.0.content.1"
+
+
+def test_frames_named_by_number_or_by_time_are_taken_as_named() -> None:
+    times = [0.0, 0.1, 0.5, 0.6, 2.0]
+    assert choose_frames(times, 2.1, TICK, VideoSampling(frame_indices=(1, 4))) == [1, 4]
+    # What is shown at 0.4 s came at 0.1 s; two times within one frame are that frame.
+    assert choose_frames(times, 2.1, TICK, VideoSampling(timestamps=(0.4, 0.45, 0.5, 2.1))) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("sampling", [VideoSampling(frame_indices=(0, 5)), VideoSampling(timestamps=(0.0, 2.2))])
+def test_frames_that_the_video_does_not_have_are_refused(sampling: VideoSampling) -> None:
+    with pytest.raises(VlmqError) as refusal:
+        choose_frames([0.0, 0.1, 0.5, 0.6, 2.0], 2.1, TICK, sampling)
+    assert refusal.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_a_checkpoints_fewest_frames_hold_where_there_are_as_many() -> None:
+    times, duration = steady(30, 30)
+    assert len(choose_frames(times, duration, TICK, VideoSampling(fps=1, min_frames=4))) == 4
+    assert len(choose_frames(times[:2], times[2], TICK, VideoSampling(fps=1, min_frames=4))) == 2

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from engine.engine import Engine
 from engine.scripted import ScriptedEngine
-from engine.types import CheckpointSettings
+from engine.types import CheckpointSettings, VideoDefaults
 from media.load import MediaLoader
 from models.db import Database, utc_now
 from models.delivery import Delivery
@@ -30,6 +30,7 @@ from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
+from tasks.video_sampling import SamplingRules
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_job
 from vlmq.config import Settings, Timing
@@ -52,8 +53,9 @@ class Desk:
         self.engine = engine or ScriptedEngine(settled, chat_renderer(self._media.templates))
         self.held = HeldJobs(settings, "w1", database, self.engine, event_log)
         self.files = FileStore(settings.files_dir)
-        served, max_pixels = settings.models["scripted"], settings.limits.max_job_pixels
-        conversations = ConversationLoader(database, self.files, self._media, served, max_pixels)
+        limits = settings.limits
+        rules = SamplingRules(settings.models["scripted"], VideoDefaults(), limits.max_video_frames)
+        conversations = ConversationLoader(database, self.files, self._media, rules, limits.max_job_pixels)
         doorbell = Doorbell(make_celery(settings))
         self.runner = JobRunner(
             settings, "scripted", "w1", database, doorbell, conversations, self.engine, self.held, self._media.templates
@@ -135,7 +137,7 @@ def test_a_job_whose_cancel_meets_a_shutdown_ends_cancelled_with_its_text(desk: 
     job = get_job(desk.database, job_id)
     assert (job.status, job.finish_reason) == (JobStatus.CANCELLED, "cancelled")
     assert job.output_text
-    until(lambda: desk.event_log.read(job_id)[-1].is_final, what="the last event")
+    until(lambda: any(event.is_final for event in desk.event_log.read(job_id)), what="the last event")
     assert desk.text(job_id) == job.output_text
 
 
@@ -335,7 +337,7 @@ class TestOnPostgreSQL:
         thread.join(20)
         job = get_job(desk.database, job_id)
         assert job.status == JobStatus.CANCELLED
-        until(lambda: desk.event_log.read(job_id)[-1].is_final, what="the last event")
+        until(lambda: any(event.is_final for event in desk.event_log.read(job_id)), what="the last event")
         assert desk.text(job_id) == job.output_text
 
     def test_a_job_whose_end_cannot_be_written_is_left_to_its_lease(self, desk: Desk, database_url: str) -> None:
