@@ -38,6 +38,7 @@ _WORDS = {
     413: "Too large",
     415: "Content type not taken",
     422: "A field is not valid; `error.param` names it",
+    429: "Too many jobs are waiting; `Retry-After` says when to try again",
     500: "Our fault",
     503: "The database is away; `Retry-After` says when to try again",
 }

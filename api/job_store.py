@@ -16,6 +16,7 @@ from models.db import utc_now
 from models.file import File
 from models.idempotency import IdempotencyKey
 from models.job import Job, JobFile
+from models.queue_room import is_full
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.files import StoredBytes
 from vlmq.ids import new_job_id
@@ -72,8 +73,12 @@ def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, t
     """Keep the inline bytes, then insert the job, its files and its key together. Says whether the key made it before.
 
     Raises:
-        VlmqError: what `replay` raises, or FILE_NOT_FOUND.
+        VlmqError: what `replay` raises, FILE_NOT_FOUND, or QUEUE_FULL.
     """
+    if draft.inline:
+        # Looked at before, so that what is refused leaves no bytes.
+        with services.database.read() as session:
+            _check_room(session, services, tenant)
     # Each was held to the limit of its kind when it was read.
     limit = services.settings.limits.max_upload_bytes
     kept = [services.files.put(use.file.chunks(), limit=limit, param=use.param) for use in draft.inline]
@@ -115,6 +120,7 @@ def _insert(
     session: Session, services: Services, tenant: str, draft: Draft, *, kept: list[StoredBytes], once: Once | None
 ) -> Job:
     body, limits, now = draft.body, services.settings.limits, utc_now()
+    _check_room(session, services, tenant)
     file_ids = _check_files(session, tenant, draft)
     lock_contents(session, [stored.sha256 for stored in kept])
     for use, stored in zip(draft.inline, kept, strict=True):
@@ -153,6 +159,13 @@ def _insert(
         )
     session.flush()
     return job
+
+
+def _check_room(session: Session, services: Services, tenant: str) -> None:
+    max_queued = services.settings.limits.max_queued
+    if max_queued is not None and is_full(session, tenant, max_queued):
+        message = f"{max_queued} of your jobs are waiting to be run, and no more may; try again when some have started."
+        raise VlmqError(ErrorCode.QUEUE_FULL, message)
 
 
 def _check_files(session: Session, tenant: str, draft: Draft) -> set[str]:

@@ -61,7 +61,7 @@ class JobsQuery(PageQuery):
 
 
 @blueprint.post(
-    "", summary="Submit a job", responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422)}
+    "", summary="Submit a job", responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422, 429)}
 )
 def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     """Stores the job and answers at once; `Location` is where it can be followed.

@@ -27,7 +27,9 @@ blueprint = APIBlueprint("prompts", __name__, url_prefix="/v1/prompts", abp_tags
 _SAMPLES = 20
 
 
-@blueprint.post("/render", summary="Render a prompt", responses={200: RenderedPrompt, **problems(400, 413, 415, 422)})
+@blueprint.post(
+    "/render", summary="Render a prompt", responses={200: RenderedPrompt, **problems(400, 413, 415, 422, 429)}
+)
 def render_prompt(body: JobRequest) -> dict[str, Any]:
     """Takes the body of a job, loads its media, renders and counts; nothing is generated and no job is kept."""
     service, tenant = services(), current_tenant()

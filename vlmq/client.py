@@ -88,7 +88,12 @@ class Client:
         response = self._call(
             "POST", "/v1/jobs", json=_body(messages, fields), headers=headers, stream=True, timeout=timeout
         )
-        job_id = self._checked_stream(response).headers.get("Location", "").rpartition("/")[2]
+        if not _is_stream(response):
+            # A service of an earlier version, or a proxy that does not pass `Accept` on: the job is made all the same.
+            with response:
+                job_id = str(self._answer("id", response)["id"])
+            return job_id, self.events(job_id)
+        job_id = response.headers.get("Location", "").rpartition("/")[2]
         if not job_id:
             response.close()
             raise self._stranger()
@@ -209,10 +214,7 @@ class Client:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
         response = self._call("GET", f"{_job_path(job_id)}/events", headers=headers, stream=True, timeout=timeout)
-        return self._checked_stream(response)
-
-    def _checked_stream(self, response: requests.Response) -> requests.Response:
-        if response.status_code != 204 and not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        if response.status_code != 204 and not _is_stream(response):
             response.close()
             raise self._stranger()
         return response
@@ -232,6 +234,10 @@ class Client:
             return response
         with response:
             raise _refusal(response)
+
+
+def _is_stream(response: requests.Response) -> bool:
+    return response.headers.get("Content-Type", "").startswith("text/event-stream")
 
 
 def _checked_url(url: str) -> str:

@@ -98,6 +98,9 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    max_queued: PositiveInt | None = Field(
+        10_000, description='jobs of one tenant that may wait; `VLMQ_LIMITS={"max_queued": null}` for any number'
+    )
     max_body_bytes: PositiveInt = 64 * 2**20
     max_upload_bytes: PositiveInt = 2 * 2**30
     max_json_depth: PositiveInt = 32

@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     CONFLICT = "conflict"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    QUEUE_FULL = "queue_full"
     # media
     URL_BLOCKED = "url_blocked"
     REDIRECT_REFUSED = "redirect_refused"
@@ -75,6 +76,7 @@ CONSEQUENCES: dict[ErrorCode, Consequence] = {
     ErrorCode.MODEL_NOT_FOUND: Consequence(422, "This model is not served"),
     ErrorCode.CONFLICT: Consequence(409, "The state does not allow this"),
     ErrorCode.IDEMPOTENCY_MISMATCH: Consequence(422, "The idempotency key was used with another body"),
+    ErrorCode.QUEUE_FULL: Consequence(429, "Too many jobs are waiting"),
     ErrorCode.URL_BLOCKED: Consequence(422, "The URL is not allowed"),
     ErrorCode.REDIRECT_REFUSED: Consequence(422, "The URL redirects to a place that is not allowed"),
     ErrorCode.MEDIA_FETCH_FAILED: Consequence(422, "The media could not be fetched", retryable=True),

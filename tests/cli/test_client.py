@@ -74,6 +74,16 @@ def test_a_job_whose_own_answer_breaks_off_is_followed_on_where_location_says(ht
     assert asked == ["1-1"]
 
 
+def test_a_job_that_is_answered_without_its_stream_is_followed_all_the_same(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/jobs", method="POST").respond_with_json({"id": "job_1"}, status=202)
+    httpserver.expect_request("/v1/jobs/job_1/events").respond_with_data(
+        frame(1, "status", {"status": "completed"}), content_type="text/event-stream"
+    )
+    with Client(httpserver.url_for("")) as client:
+        job_id, events = client.submit_and_follow([], model="m")
+        assert (job_id, [event.id for event in events]) == ("job_1", ["1-1"])
+
+
 @pytest.mark.parametrize("answer", [Response("{}", 202), Response("", content_type="text/event-stream")])
 def test_a_submission_that_is_not_answered_as_vlmq_does_is_no_stream(httpserver: HTTPServer, answer: Response) -> None:
     httpserver.expect_request("/v1/jobs", method="POST").respond_with_response(answer)
