@@ -159,8 +159,8 @@ class JobRunner:
         return sequence
 
     def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
-        if sequence.lead and not attempt.text:
-            attempt.say(sequence.lead, 0)
+        # Said with the first text: until then the memory may run out, and another prompt be read.
+        attempt.lead = sequence.lead
         try:
             self.engine.submit(sequence)
         except VlmqError as error:
