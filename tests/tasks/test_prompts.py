@@ -104,6 +104,13 @@ def test_the_full_text_begins_with_the_prompt_in_the_row_and_in_the_stream(desk:
     assert job.usage["completion_tokens"] == 2
 
 
+def test_each_of_several_full_texts_begins_with_the_prompt(desk: Desk) -> None:
+    several = {"do_sample": True, "num_return_sequences": 2}
+    job = run(desk, asking("hello", return_full_text=True, generation=several))
+    assert job.outputs is not None
+    assert [output["text"] for output in job.outputs] == [job.output_text] * 2 == ["user: helloecho: hello"] * 2
+
+
 def test_rendering_ends_without_generating(desk: Desk) -> None:
     job = run(desk, asking("one two three", generation={"max_new_tokens": 5}), kind=JobKind.RENDER)
     assert (job.status, job.prompt, job.output_text) == (JobStatus.COMPLETED, "user: one two three", "")
