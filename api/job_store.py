@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.errors import InvalidRequestError
-from api.file_rows import delete_unused_inline, keep_row, lock_contents
+from models.file_rows import delete_unused_inline, keep_row, lock_contents
 from api.inline_media import ACCEPTED_IMAGES, ACCEPTED_VIDEOS
 from api.intake import Draft
 from api.services import Services

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import current_tenant
 from api.documentation import BEARER, FILES, problems
-from api.file_rows import delete_rows, keep_row, lock_contents
+from models.file_rows import delete_rows, keep_row, lock_contents
 from api.inline_media import accepted_type
 from api.paging import PageQuery, as_list, page
 from api.schemas.answers import Deleted, FileAnswer, FilePage
