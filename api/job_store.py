@@ -8,12 +8,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.errors import InvalidRequestError
-from models.file_rows import delete_unused_inline, keep_row, lock_contents
 from api.inline_media import ACCEPTED_IMAGES, ACCEPTED_VIDEOS
 from api.intake import Draft
 from api.services import Services
 from models.db import utc_now
 from models.file import File
+from models.file_rows import delete_unused_inline, keep_row, lock_contents
 from models.idempotency import IdempotencyKey
 from models.job import Job, JobFile
 from vlmq.errors import ErrorCode, VlmqError

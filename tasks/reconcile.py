@@ -14,9 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models.announcements import WIRE_ERRORS, announce
+from models.claims import claimable_jobs
 from models.db import Database, utc_now
 from models.idempotency import IdempotencyKey
-from models.lifecycle import Change, claimable_jobs, expire_overdue, take_back_expired_leases
+from models.lifecycle import Change, expire_overdue, take_back_expired_leases
 from models.outbox import count_due, take_back_expired_sends
 from models.rendering import delete_forgotten_renders
 from vlmq.config import Settings

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from models.claims import claim_next
 from models.db import Database, utc_now
 from models.file import File
 from models.job import Job, JobFile, JobKind, JobStatus, Outcome
-from models.lifecycle import claim_next, finish
+from models.lifecycle import finish
 from models.rendering import delete_forgotten_renders
 from tests.models.test_lifecycle import insert_job
 from vlmq.files import FileStore
