@@ -38,7 +38,7 @@ def plan(connection: Connection, sql: str, parameters: Any) -> str:
         return f"${len(names)}"
 
     prepared = re.sub(r"%\((\w+)\)s", numbered, sql)
-    cursor: ClientCursor[Any] = ClientCursor(connection.connection.dbapi_connection)  # type: ignore[arg-type]
+    cursor: ClientCursor[Any] = ClientCursor(connection.connection.dbapi_connection)  # type: ignore[call-overload]
     cursor.execute(f"PREPARE claim AS {prepared}")
     cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     values = ", ".join(["%s"] * len(names))
