@@ -10,8 +10,9 @@ class GenerationParameters:
     """How to generate; None leaves it to the checkpoint.
 
     Without `do_sample`, naming one of SAMPLING (`vlmq/generation_limits.py`) asks for sampling, and a temperature of 0
-    asks for none. `stop` strings end the text and are not part of it; nor are the end tokens. `bad_words` are texts, `bad_words_ids` their
-    tokens; `sequence_bias` adds to the score of the last token of each list of tokens. `num_beams` is 1 unless named.
+    asks for none. `stop` strings end the text and are not part of it; nor are the end tokens. `bad_words` are texts,
+    `bad_words_ids` their tokens; `sequence_bias` adds to the score of the last token of each list of tokens.
+    `num_beams` is 1 unless named.
     """
 
     max_new_tokens: int | None = None

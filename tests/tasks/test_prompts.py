@@ -12,8 +12,9 @@ from models.job import Job, JobKind, JobStatus
 from tests.processes import until
 from tests.tasks.rows import get_job
 from tests.tasks.test_run_job import LONG, Desk
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.events import EventLog
+from vlmq.served_model import ServedModel
 
 
 @pytest.fixture
