@@ -22,9 +22,10 @@ from api.schemas.content import (
 from api.schemas.job_request import JobRequest
 from api.schemas.strict import Strict
 from models.job import JobKind
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.outbound import check_url
+from vlmq.served_model import ServedModel
 
 # The fields that name a source, and what each means: the same field under several names is the same.
 _SOURCES = {

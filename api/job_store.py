@@ -1,6 +1,5 @@
 """Jobs into the database and out of it again: each function one transaction."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, insert, select
@@ -8,13 +7,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.errors import InvalidRequestError
-from api.file_rows import delete_unused_inline, keep_row, lock_contents
+from api.idempotency import Once, remember, replay
 from api.inline_media import ACCEPTED_IMAGES, ACCEPTED_VIDEOS
 from api.intake import Draft
 from api.services import Services
 from models.db import utc_now
 from models.file import File
-from models.idempotency import IdempotencyKey
+from models.file_rows import delete_unused_inline, keep_row, lock_contents
 from models.job import Job, JobFile
 from models.queue_room import is_full
 from vlmq.errors import ErrorCode, VlmqError
@@ -28,14 +27,6 @@ TRIES = 3
 _ACCEPTED = {"image": (IMAGE_TYPES, ACCEPTED_IMAGES), "video": (VIDEO_TYPES, ACCEPTED_VIDEOS)}
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
-    """An Idempotency-Key and the hash of the body that it came with."""
-
-    key: str
-    body_sha256: str
-
-
 def find_job(session: Session, tenant: str, job_id: str) -> Job:
     """Raises VlmqError NOT_FOUND, also for another tenant's job."""
     job = session.get(Job, job_id) if "\x00" not in job_id else None
@@ -47,26 +38,6 @@ def find_job(session: Session, tenant: str, job_id: str) -> Job:
 def load_job(services: Services, tenant: str, job_id: str) -> Job:
     with services.database.read() as session:
         return find_job(session, tenant, job_id)
-
-
-def replay(services: Services, tenant: str, once: Once) -> Job | None:
-    """The job that this key has made, if it has made one.
-
-    Raises:
-        VlmqError: IDEMPOTENCY_MISMATCH for another body; CONFLICT when the job was deleted since.
-    """
-    with services.database.read() as session:
-        used = session.get(IdempotencyKey, (tenant, once.key))
-        if used is None:
-            return None
-        if used.body_sha256 != once.body_sha256:
-            message = "This Idempotency-Key was used with another body; take a new key for a new request."
-            raise VlmqError(ErrorCode.IDEMPOTENCY_MISMATCH, message, param="Idempotency-Key")
-        job = session.get(Job, used.resource_id)
-        if job is None:
-            message = "The job that this Idempotency-Key made was deleted; take a new key to make another."
-            raise VlmqError(ErrorCode.CONFLICT, message, param="Idempotency-Key")
-        return job
 
 
 def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, tries: int = TRIES) -> tuple[Job, bool]:
@@ -86,7 +57,7 @@ def store(services: Services, tenant: str, draft: Draft, once: Once | None, *, t
         with services.database.write() as session:
             return _insert(session, services, tenant, draft, kept=kept, once=once), False
     except IntegrityError:
-        if once is not None and (job := replay(services, tenant, once)) is not None:
+        if (job := replay(services, tenant, once, Job)) is not None:
             return job, True
         if tries == 1:
             raise
@@ -151,12 +122,7 @@ def _insert(
     # One statement gives the job as it is stored; adding it to the session would take an INSERT and a SELECT.
     job = session.scalars(insert(Job).values(**values).returning(Job)).one()
     session.add_all(JobFile(job_id=job.id, file_id=file_id) for file_id in file_ids)
-    if once is not None:
-        session.add(
-            IdempotencyKey(
-                tenant=tenant, key=once.key, body_sha256=once.body_sha256, resource_id=job.id, created_at=now
-            )
-        )
+    remember(session, tenant, once, job)
     session.flush()
     return job
 

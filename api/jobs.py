@@ -1,12 +1,12 @@
 """`/v1/jobs`: submit, look, list, cancel, delete."""
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import structlog
 from flask import Response, jsonify, request, url_for
 from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models import OPENAPI3_REF_PREFIX
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from sqlalchemy import select
@@ -14,9 +14,11 @@ from sqlalchemy.orm import defer
 
 from api.auth import current_tenant
 from api.documentation import BEARER, JOBS, problems
+from api.idempotency import once_for, replay
 from api.intake import draft
 from api.job_follower import STREAM, stream_response
-from api.job_store import Once, delete_job, find_job, load_job, replay, store
+from api.job_form import JOB_FIELD
+from api.job_store import delete_job, find_job, load_job, store
 from api.job_wait import wait_until_final
 from api.json_body import StrictRequest
 from api.paging import PageQuery, as_list, page
@@ -44,6 +46,23 @@ def _in_utc(moment: datetime) -> datetime:
 
 _Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
+_JOB = {"$ref": f"{OPENAPI3_REF_PREFIX}/{JobRequest.__name__}"}
+_FILE = {"type": "string", "format": "binary", "description": "named by the `upload` of a part"}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": _JOB},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [JOB_FIELD],
+                "properties": {JOB_FIELD: _JOB},
+                "additionalProperties": _FILE,
+            }
+        },
+    },
+}
+
 
 class JobPath(BaseModel):
     job_id: str = Field(description="job_…")
@@ -61,7 +80,10 @@ class JobsQuery(PageQuery):
 
 
 @blueprint.post(
-    "", summary="Submit a job", responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422, 429)}
+    "",
+    summary="Submit a job",
+    request_body=_BODY,
+    responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422, 429)},
 )
 def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     """Stores the job and answers at once; `Location` is where it can be followed.
@@ -71,11 +93,9 @@ def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     `GET /v1/jobs/{id}/events` gives it; `Location` holds the id for coming back to it.
     """
     service, tenant, sent = services(), current_tenant(), cast(StrictRequest, request)
-    once = None
-    if header.idempotency_key is not None:
-        once = Once(header.idempotency_key, hashlib.sha256(sent.fingerprint()).hexdigest())
-        if (made := replay(service, tenant, once)) is not None:
-            return _accepted(made, replayed=True)
+    once = once_for(header.idempotency_key, sent.fingerprint())
+    if (made := replay(service, tenant, once, Job)) is not None:
+        return _accepted(made, replayed=True)
     source = look_up(service, tenant, body)
     with source.naming_variables():
         job, replayed = store(service, tenant, draft(source.body, service.settings, sent.uploads), once)
@@ -103,7 +123,8 @@ def get_job(path: JobPath, query: WaitQuery) -> dict[str, Any]:
 def list_jobs(query: JobsQuery) -> dict[str, Any]:
     """Newest first, without their requests."""
     mine = (Job.tenant == current_tenant(), Job.kind == JobKind.GENERATE)
-    rows = select(Job).where(*mine).options(defer(Job.request), defer(Job.prompt))
+    # What is not shown can be large.
+    rows = select(Job).where(*mine).options(defer(Job.request), defer(Job.prompt), defer(Job.outputs))
     if query.status:
         rows = rows.where(Job.status.in_(query.status))
     if query.model is not None:

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.documentation import BEARER, OPERATIONS, problems
 from api.services import Services, services
+from models.claims import claimable_jobs
 from models.job import Job
-from models.lifecycle import claimable_jobs
 from models.outbox import count_due
 from models.worker import live_workers
 

@@ -12,8 +12,8 @@ from api.paging import as_list
 from api.schemas.answers import ModelAnswer, ModelPage
 from api.services import services
 from models.worker import Worker, WorkerState, failed_workers, live_workers
-from vlmq.config import ServedModel
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.served_model import ServedModel
 
 blueprint = APIBlueprint("models", __name__, url_prefix="/v1/models", abp_tags=[MODELS], abp_security=BEARER)
 

@@ -6,11 +6,11 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.job_store import TRIES, Once
+from api.idempotency import Once, remember, replay
+from api.job_store import TRIES
 from api.schemas.templates import TemplateRef, TemplateRequest
 from api.services import Services
 from models.db import utc_now
-from models.idempotency import IdempotencyKey
 from models.template import Template
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.ids import new_template_id
@@ -38,40 +38,20 @@ def find_template(
     return template
 
 
-def replay_template(services: Services, tenant: str, once: Once) -> Template | None:
-    """The template that this key has made, if it has made one.
-
-    Raises:
-        VlmqError: IDEMPOTENCY_MISMATCH for another body; CONFLICT when the template was deleted since.
-    """
-    with services.database.read() as session:
-        used = session.get(IdempotencyKey, (tenant, once.key))
-        if used is None:
-            return None
-        if used.body_sha256 != once.body_sha256:
-            message = "This Idempotency-Key was used with another body; take a new key for a new request."
-            raise VlmqError(ErrorCode.IDEMPOTENCY_MISMATCH, message, param="Idempotency-Key")
-        template = session.get(Template, used.resource_id)
-        if template is None:
-            message = "The template that this Idempotency-Key made was deleted; take a new key to make another."
-            raise VlmqError(ErrorCode.CONFLICT, message, param="Idempotency-Key")
-        return template
-
-
 def store_template(
     services: Services, tenant: str, body: TemplateRequest, once: Once | None, *, tries: int = TRIES
 ) -> tuple[Template, bool]:
     """Insert the next version of its name. Says whether the key made it before.
 
     Raises:
-        VlmqError: what `replay_template` raises.
+        VlmqError: what `replay` raises.
     """
     try:
         with services.database.write() as session:
             return _insert(session, tenant, body.name, body.stored(), once), False
     except IntegrityError:
         # Another request took the key.
-        if once is not None and (made := replay_template(services, tenant, once)) is not None:
+        if (made := replay(services, tenant, once, Template)) is not None:
             return made, True
         if tries == 1:
             raise
@@ -82,17 +62,11 @@ def _insert(session: Session, tenant: str, name: str, content: dict[str, Any], o
     _lock_name(session, f"{tenant}/{name}")
     mine = (Template.tenant == tenant, Template.name == name)
     newest = session.scalar(select(func.max(Template.version)).where(*mine)) or 0
-    now = utc_now()
     template = Template(
-        id=new_template_id(), tenant=tenant, name=name, version=newest + 1, content=content, created_at=now
+        id=new_template_id(), tenant=tenant, name=name, version=newest + 1, content=content, created_at=utc_now()
     )
     session.add(template)
-    if once is not None:
-        session.add(
-            IdempotencyKey(
-                tenant=tenant, key=once.key, body_sha256=once.body_sha256, resource_id=template.id, created_at=now
-            )
-        )
+    remember(session, tenant, once, template)
     session.flush()
     return template
 

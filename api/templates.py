@@ -1,6 +1,5 @@
 """`/v1/templates`: chat templates and prompts, stored under names with versions."""
 
-import hashlib
 from typing import Any
 
 from flask import Response, jsonify, request, url_for
@@ -11,14 +10,14 @@ from sqlalchemy.orm import aliased
 
 from api.auth import current_tenant
 from api.documentation import BEARER, TEMPLATES, problems
-from api.job_store import Once
+from api.idempotency import once_for, replay
 from api.paging import PageQuery, as_list, page
 from api.schemas.answers import Deleted, TemplateAnswer, TemplatePage
 from api.schemas.job_request import IdempotencyHeader
 from api.schemas.templates import TemplateRef, TemplateRequest
 from api.services import services
 from api.template_check import check_stored
-from api.template_store import find_template, replay_template, store_template
+from api.template_store import find_template, store_template
 from models.job_view import timestamp
 from models.template import Template
 from vlmq.errors import ErrorCode, VlmqError
@@ -42,11 +41,9 @@ class TemplatesQuery(PageQuery):
 def create_template(header: IdempotencyHeader, body: TemplateRequest) -> Response:
     """Under a new name it is version 1, under a known one the next. A version never changes."""
     service, tenant = services(), current_tenant()
-    once = None
-    if header.idempotency_key is not None:
-        once = Once(header.idempotency_key, hashlib.sha256(request.get_data()).hexdigest())
-        if (made := replay_template(service, tenant, once)) is not None:
-            return _created(made, replayed=True)
+    once = once_for(header.idempotency_key, request.get_data())
+    if (made := replay(service, tenant, once, Template)) is not None:
+        return _created(made, replayed=True)
     check_stored(body)
     template, replayed = store_template(service, tenant, body, once)
     return _created(template, replayed=replayed)

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from api.auth import current_tenant
 from api.documentation import BEARER, FILES, problems
-from api.file_rows import delete_rows, keep_row, lock_contents
 from api.inline_media import accepted_type
 from api.paging import PageQuery, as_list, page
 from api.schemas.answers import Deleted, FileAnswer, FilePage
 from api.services import services
 from api.upload import read_upload
 from models.file import File
+from models.file_rows import delete_rows, keep_row, lock_contents
 from models.job import Job, JobFile, JobStatus
 from models.job_view import timestamp
 from vlmq.errors import ErrorCode, VlmqError

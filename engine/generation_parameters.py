@@ -9,9 +9,10 @@ from typing import Any, Literal
 class GenerationParameters:
     """How to generate; None leaves it to the checkpoint.
 
-    Without `do_sample`, naming one of `SAMPLING` asks for sampling, and a temperature of 0 asks for none. `stop`
-    strings end the text and are not part of it; nor are the end tokens. `bad_words` are texts, `bad_words_ids` their
-    tokens; `sequence_bias` adds to the score of the last token of each list of tokens. `num_beams` is 1 unless named.
+    Without `do_sample`, naming one of SAMPLING (`vlmq/generation_limits.py`) asks for sampling, and a temperature of 0
+    asks for none. `stop` strings end the text and are not part of it; nor are the end tokens. `bad_words` are texts,
+    `bad_words_ids` their tokens; `sequence_bias` adds to the score of the last token of each list of tokens.
+    `num_beams` is 1 unless named.
     """
 
     max_new_tokens: int | None = None
@@ -52,7 +53,3 @@ class GenerationParameters:
     logprobs: bool = False
     top_logprobs: int = 0
     use_cache: bool | None = None
-
-
-# Those that say something about drawing tokens by chance.
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")

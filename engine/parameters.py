@@ -3,16 +3,16 @@
 import math
 from dataclasses import replace
 
-from engine.generation_parameters import SAMPLING, GenerationParameters
+from engine.generation_parameters import GenerationParameters
 from vlmq.errors import ErrorCode, VlmqError
-
-MAX_SEED = 2**63 - 1
-# Below these, scores leave the range of floats and nothing can be drawn from them.
-MIN_TEMPERATURE = 0.01
-MIN_PENALTY = 0.01
-# Each beam or text takes a cache of its own.
-MAX_SEQUENCES = 16
-MAX_TOP_LOGPROBS = 20
+from vlmq.generation_limits import (
+    MAX_SEED,
+    MAX_SEQUENCES,
+    MAX_TOP_LOGPROBS,
+    MIN_PENALTY,
+    MIN_TEMPERATURE,
+    SAMPLING,
+)
 
 _AT_LEAST = {
     "max_new_tokens": 1,

@@ -1,27 +1,21 @@
 """A reference to an image or video -> decoded pixels. The sole entry to this package."""
 
 import hashlib
-import os
-import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from media.jobs import ImageJob, VideoJob, VideoSampling
 from media.pixels import Pixels
 from media.sandbox import Sandbox
-from media.sniff import HEAD_BYTES, image_type, video_type
+from media.sniff import image_type, video_type
+from media.source import LocalFile, RemoteUrl, RootedPath, Source, SourceOpener
 from media.template_renderer import TemplateRenderer
 from vlmq.config import Settings
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.outbound import fetch
-from vlmq.rooted import open_beneath, relative_path
 from vlmq.video_backends import VideoBackend
 
 __all__ = [
@@ -34,31 +28,6 @@ __all__ = [
     "Source",
     "VideoSampling",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A stored upload. Whoever knows its SHA-256 says so, and spares reading the whole file."""
-
-    path: Path
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteUrl:
-    """A URL that a user gave."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class RootedPath:
-    """A file of the server's media folder, relative to it."""
-
-    path: str
-
-
-Source = LocalFile | RemoteUrl | RootedPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +54,12 @@ class DecodedVideo:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    file: BinaryIO
-    head: bytes
-    sha256: str
-
-
 class MediaLoader:
     """Fetches and decodes. Threads may share one; `close` it."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits
-        self._allow_private = settings.dev_allow_private_urls
-        self._downloads = settings.data_dir / "tmp"
-        self._root = settings.media_root
+        self._sources = SourceOpener(settings)
         self._sandbox = Sandbox(settings.limits.decode_memory_bytes)
         self._sandbox.start()
         self.templates = TemplateRenderer(self._sandbox)
@@ -121,7 +81,7 @@ class MediaLoader:
             VlmqError: what is wrong with the URL, the download, the file or the image, with `param`.
         """
         limits, cutoff = self._limits, cutoff or Cutoff()
-        with self._open(source, limits.max_image_bytes, param, cutoff) as opened:
+        with self._sources.open(source, limits.max_image_bytes, param, cutoff) as opened:
             media_type = image_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
             job = ImageJob(
                 media_type,
@@ -148,7 +108,7 @@ class MediaLoader:
         """
         sampling.check(param)
         limits, cutoff = self._limits, cutoff or Cutoff()
-        with self._open(source, limits.max_video_bytes, param, cutoff) as opened:
+        with self._sources.open(source, limits.max_video_bytes, param, cutoff) as opened:
             media_type = video_type(opened.head, from_url=isinstance(source, RemoteUrl), param=param)
             job = VideoJob(media_type, limits.max_video_pixels, limits.max_video_s, sampling, backend)
             with _naming(param):
@@ -208,75 +168,6 @@ class MediaLoader:
     def close(self) -> None:
         """End the decoding processes."""
         self._sandbox.close()
-
-    @contextmanager
-    def _open(self, source: Source, limit_bytes: int, param: str, cutoff: Cutoff) -> Iterator[_Opened]:
-        if isinstance(source, RemoteUrl):
-            self._downloads.mkdir(parents=True, exist_ok=True)
-            # Has no name, so that it goes when we do, even by kill -9.
-            with tempfile.TemporaryFile(dir=self._downloads) as file:
-                fetched = fetch(
-                    source.url,
-                    limit_bytes=limit_bytes,
-                    timeout_s=self._limits.fetch_timeout_s,
-                    allow_private=self._allow_private,
-                    sink=file,
-                    param=param,
-                    cutoff=cutoff,
-                )
-                file.flush()
-                yield _Opened(file, _head(file), fetched.sha256)
-        elif isinstance(source, RootedPath):
-            with self._open_rooted(source.path, limit_bytes, param) as file:
-                yield _Opened(file, _head(file), _digest(file))
-        else:
-            with _open_stored(source.path, limit_bytes, param) as file:
-                sha256 = source.sha256 or _digest(file)
-                yield _Opened(file, _head(file), sha256)
-
-    def _open_rooted(self, path: str, limit_bytes: int, param: str) -> BinaryIO:
-        relative = relative_path(self._root, path, param=param)
-        assert self._root is not None  # relative_path has refused
-        file = os.fdopen(open_beneath(self._root, relative, param=param), "rb")
-        if os.fstat(file.fileno()).st_size <= limit_bytes:
-            return file
-        file.close()
-        raise _too_large(limit_bytes, param)
-
-
-def _open_stored(path: Path, limit_bytes: int, param: str) -> BinaryIO:
-    gone = VlmqError(ErrorCode.FILE_NOT_FOUND, "The file is not stored any more.", param=param)
-    try:
-        # Non-blocking: opening a FIFO would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise gone from None
-    file = os.fdopen(descriptor, "rb")
-    facts = os.fstat(descriptor)
-    if stat.S_ISREG(facts.st_mode) and facts.st_size <= limit_bytes:
-        return file
-    file.close()
-    if not stat.S_ISREG(facts.st_mode):
-        raise gone
-    raise _too_large(limit_bytes, param)
-
-
-def _too_large(limit_bytes: int, param: str) -> VlmqError:
-    return VlmqError(ErrorCode.MEDIA_TOO_LARGE, f"The file is larger than {limit_bytes} bytes.", param=param)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(2**20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _head(file: BinaryIO) -> bytes:
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
-    file.seek(0)
-    return head
 
 
 @contextmanager

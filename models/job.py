@@ -34,7 +34,7 @@ class JobKind(StrEnum):
 
 
 class Job(Base):
-    """What a client submitted and what became of it. Status changes in models/lifecycle.py only."""
+    """What a client submitted and what became of it. Status changes in models/claims.py and lifecycle.py only."""
 
     __tablename__ = "jobs"
 
@@ -83,6 +83,10 @@ class Job(Base):
 
     __table_args__ = (
         partial_index("ix_jobs_claim", "model", priority.desc(), "id", where="status = 'queued'"),
+        # A full worker looks for renders alone at every ring; it must not pass by all that waits.
+        partial_index(
+            "ix_jobs_claim_render", "model", priority.desc(), "id", where="status = 'queued' AND kind = 'render'"
+        ),
         partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'in_progress'"),
         partial_index("ix_jobs_start_deadline", "start_deadline_at", where="status = 'queued'"),
         Index("ix_jobs_tenant", "tenant", "id"),

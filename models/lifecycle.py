@@ -1,4 +1,4 @@
-"""The life of a job: every change of status, each a guarded update that says whether it happened.
+"""The life of a job from its claim on: every change of status, each a guarded update that says whether it happened.
 
 Whoever holds a job writes under its fence (`attempt` and `in_progress`), so a worker that was taken for dead changes
 nothing. A final status and its webhook delivery commit together.
@@ -6,27 +6,15 @@ nothing. A final status and its webhook delivery commit together.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Boolean,
-    ColumnElement,
-    ScalarSelect,
-    and_,
-    bindparam,
-    func,
-    not_,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from models.db import UTCDateTime, utc_now
-from models.job import Job, JobKind, JobStatus, Outcome
+from models.claims import too_late
+from models.db import utc_now
+from models.job import Job, JobStatus, Outcome
 from models.outbox import enqueue_delivery
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -66,78 +54,6 @@ def _fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 def _queued(job: Job) -> tuple[ColumnElement[bool], ...]:
     return Job.id == job.id, Job.status == JobStatus.QUEUED
-
-
-def _claimable(now: datetime | BindParameter[datetime]) -> tuple[ColumnElement[bool], ...]:
-    # A new job has no `available_at`: a claim whose `now` is a moment old must still find it.
-    return (
-        Job.status == JobStatus.QUEUED,
-        or_(Job.available_at.is_(None), Job.available_at <= now),
-        not_(_too_late(now)),
-    )
-
-
-def _too_late(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
-    # A job that was started and came back to the queue has kept its start deadline.
-    return and_(Job.attempt == 0, Job.start_deadline_at <= now)
-
-
-def _next_claimable(*kinds: ColumnElement[bool]) -> ScalarSelect[str]:
-    # On PostgreSQL claims pass each other by; SQLite has one writer at a time and ignores the clause.
-    return (
-        select(Job.id)
-        .where(Job.model == bindparam("wanted_model"), *_claimable(bindparam("now", type_=UTCDateTime())), *kinds)
-        .order_by(Job.priority.desc(), Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-
-
-def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
-    return (
-        update(Job)
-        .where(Job.id == _next_claimable(*kinds), or_(Job.crashes == 0, bindparam("alone", type_=Boolean())))
-        .values(
-            status=JobStatus.IN_PROGRESS,
-            attempt=Job.attempt + 1,
-            worker_id=bindparam("worker"),
-            lease_expires_at=bindparam("lease_until"),
-            started_at=bindparam("now", type_=UTCDateTime()),
-            error=None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-
-
-# Built once: with every job's first token waiting for it, building it takes as long as running it.
-_CLAIM = _claim()
-_CLAIM_RENDER = _claim(Job.kind == JobKind.RENDER)
-_NEXT_RUNS_ALONE = select(Job.crashes > 0).where(Job.id == _next_claimable())
-
-
-def claim_next(
-    session: Session, *, model: str, worker_id: str, lease_s: float, alone: bool = True, renders_only: bool = False
-) -> Job | None:
-    """Take the queued job of this model that is next: highest priority first, then the oldest.
-
-    `alone` says that the worker holds no other job; only then it gets one that has killed a worker.
-    """
-    now = utc_now()
-    values = {
-        "wanted_model": model,
-        "worker": worker_id,
-        "now": now,
-        "lease_until": now + timedelta(seconds=lease_s),
-        "alone": alone,
-    }
-    return session.scalars(_CLAIM_RENDER if renders_only else _CLAIM, values).one_or_none()
-
-
-def next_runs_alone(session: Session, *, model: str) -> bool:
-    """Whether the job that is next has killed a worker: who holds others makes room for it and claims none before."""
-    return bool(session.scalar(_NEXT_RUNS_ALONE, {"wanted_model": model, "now": utc_now()}))
 
 
 def renew_leases(session: Session, job_ids: Collection[str], *, worker_id: str, lease_s: float) -> list[Held]:
@@ -230,7 +146,7 @@ def expire_overdue(session: Session, *, limit: int = 100) -> list[Change]:
     """End queued jobs whose start deadline has passed."""
     overdue = session.scalars(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, _too_late(utc_now()))
+        .where(Job.status == JobStatus.QUEUED, too_late(utc_now()))
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
@@ -272,12 +188,6 @@ def _take_back(session: Session, job: Job, max_attempts: int) -> Change | None:
 
 def _lost(message: str) -> Outcome:
     return Outcome(JobStatus.FAILED, error=VlmqError(ErrorCode.WORKER_LOST, message).as_dict())
-
-
-def claimable_jobs(session: Session) -> dict[str, int]:
-    """How many jobs of each model wait to be claimed now."""
-    rows = session.execute(select(Job.model, func.count()).where(*_claimable(utc_now())).group_by(Job.model))
-    return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
 
 
 def _end(session: Session, outcome: Outcome, *guard: ColumnElement[bool]) -> Change | None:

@@ -27,7 +27,8 @@ class Attempt:
     events: list[Event] = field(default_factory=list)
     sent: int = 0  # how many of `events` Redis has; the stream writer's own
     stop: Stop | None = None
-    text: str = ""  # generated so far
+    lead: str = ""  # what a reader sees before the first text, for as long as there is none
+    text: str = ""  # said so far
     started_at: float | None = None  # time.monotonic(): when the engine began with it
     result: Finished | Failed | None = None
     loading: Cutoff = field(init=False)  # ends downloads and decoding
@@ -67,13 +68,25 @@ class Attempt:
 
     def say(self, text: str, tokens: int) -> None:
         """Add to the job's text, and to its stream."""
+        self._say_lead()
+        self._say(text, tokens)
+
+    def set_result(self, result: Finished | Failed) -> None:
+        """Note the engine's last word; a result without any text still has its lead."""
+        if isinstance(result, Finished):
+            self._say_lead()
+        self.result = result
+        self._changed.set()
+
+    def _say_lead(self) -> None:
+        if self.lead:
+            lead, self.lead = self.lead, ""
+            self._say(lead, 0)
+
+    def _say(self, text: str, tokens: int) -> None:
         text = storable(text)
         self.text += text
         self.record("delta", {"text": text, "tokens": tokens})
-
-    def set_result(self, result: Finished | Failed) -> None:
-        self.result = result
-        self._changed.set()
 
     def wait_for_result(self, timeout: float) -> Finished | Failed | None:
         """The engine's last word, or None after `timeout` seconds."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from models.claims import claim_next, next_runs_alone
 from models.db import DATABASE_ERRORS, Database
-from models.lifecycle import claim_next, next_runs_alone
 from models.outbox import enqueue_delivery
 from tasks.attempt import Attempt
 from tasks.held_jobs import HeldJobs

@@ -55,14 +55,16 @@ class Report:
         }
         self.manifest["media"] = conversation.manifest
 
-    def count_result(self, result: Finished | Failed, *, submitted_at: float, started_at: float) -> None:
+    def count_result(
+        self, result: Finished | Failed, sequence: Sequence, *, submitted_at: float, started_at: float
+    ) -> None:
         """Add what a try brought that the engine got and began with at these times of `time.monotonic()`."""
         self._add("engine_wait", started_at - submitted_at)
         self.usage["completion_tokens"] = result.completion_tokens
         self.usage["total_tokens"] = self.usage["prompt_tokens"] + result.completion_tokens
         if isinstance(result, Finished):
             self.manifest["seed"] = result.seed
-            self.outputs = stored_outputs(result)
+            self.outputs = stored_outputs(result, sequence.lead)
             self._add("generation", result.generation_s)
             if result.first_token_s is not None:
                 self.timings["first_token"] = round(result.first_token_s, 6)

@@ -21,11 +21,12 @@ from tasks.presence import Presence
 from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
 from tasks.video_sampling import SamplingRules
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.doorbell import RUN_JOB, Doorbell, gpu_queue, make_celery
 from vlmq.errors import VlmqError
 from vlmq.events import CANCEL_CHANNEL, EventLog, Subscriber, connect
 from vlmq.files import FileStore
+from vlmq.served_model import ServedModel
 
 log = structlog.get_logger(__name__)
 

@@ -6,17 +6,17 @@ from engine.types import Finished, Output, TokenLogprob
 from tasks.attempt import storable
 
 
-def stored_outputs(result: Finished) -> list[dict[str, Any]] | None:
-    """One entry a text; None where `output_text` says everything."""
+def stored_outputs(result: Finished, lead: str) -> list[dict[str, Any]] | None:
+    """One entry a text, each behind the `lead` of the full text; None where `output_text` says everything."""
     outputs = result.outputs
     if len(outputs) <= 1 and all(output.logprobs is None for output in outputs):
         return None
-    return [_stored(output) for output in outputs]
+    return [_stored(output, lead) for output in outputs]
 
 
-def _stored(output: Output) -> dict[str, Any]:
+def _stored(output: Output, lead: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "text": storable(output.text),
+        "text": storable(lead + output.text),
         "finish_reason": output.finish_reason,
         "completion_tokens": output.completion_tokens,
     }

@@ -14,19 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models.announcements import WIRE_ERRORS, announce
+from models.claims import claimable_jobs
 from models.db import Database, utc_now
 from models.idempotency import IdempotencyKey
-from models.lifecycle import (
-    Change,
-    claimable_jobs,
-    expire_overdue,
-    take_back_expired_leases,
-)
+from models.lifecycle import Change, expire_overdue, take_back_expired_leases
 from models.outbox import count_due, take_back_expired_sends
 from models.rendering import delete_forgotten_renders
 from vlmq.config import Settings
 from vlmq.doorbell import LIGHT_QUEUE, Doorbell, gpu_queue
 from vlmq.events import REDIS_ERRORS, EventLog
+from vlmq.files import FileStore
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +49,7 @@ class Reconciler:
         self._redis = client
         self._doorbell = doorbell
         self._name = name
+        self._files = FileStore(settings.files_dir)
         self._event_log = EventLog(client, final_ttl_s=settings.timing.stream_ttl_s)
         # By queue: how many doorbells the last pass found missing.
         self._missing: dict[str, int] = {}
@@ -103,7 +101,8 @@ class Reconciler:
             )
             with self._database.write() as session:
                 sends = take_back_expired_sends(session)
-                delete_forgotten_renders(session, older_than_s=self._settings.timing.max_wait_s + RENDER_GRACE_S)
+                forgotten_after_s = self._settings.timing.max_wait_s + RENDER_GRACE_S
+                delete_forgotten_renders(session, self._files, older_than_s=forgotten_after_s)
                 session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - IDEMPOTENCY_TTL))
             if sends:
                 log.info("took back deliveries of a sender that vanished", count=sends)

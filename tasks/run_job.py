@@ -142,7 +142,7 @@ class JobRunner:
         started_at = time.monotonic() if attempt.started_at is None else attempt.started_at
         # Not the job's own time: the engine did not count it either.
         attempt.deadline += started_at - submitted_at
-        report.count_result(result, submitted_at=submitted_at, started_at=started_at)
+        report.count_result(result, sequence, submitted_at=submitted_at, started_at=started_at)
         return result
 
     def _prepare(self, attempt: Attempt, conversation: Conversation, report: Report) -> Sequence:
@@ -159,8 +159,8 @@ class JobRunner:
         return sequence
 
     def _submit(self, attempt: Attempt, sequence: Sequence) -> None:
-        if sequence.lead and not attempt.text:
-            attempt.say(sequence.lead, 0)
+        # Said with the first text: until then the memory may run out, and another prompt be read.
+        attempt.lead = sequence.lead
         try:
             self.engine.submit(sequence)
         except VlmqError as error:

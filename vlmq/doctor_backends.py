@@ -9,9 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.schema import current_revision, is_current, is_known
 from models.db import Database
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.data_dir import DataDir, DataDirError, with_own_secret
 from vlmq.finding import Finding
+from vlmq.served_model import ServedModel
 
 OLDEST_REDIS = 7
 

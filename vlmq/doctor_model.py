@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from vlmq.config import ServedModel, Settings, environment_with
+from vlmq.config import Settings, environment_with
 from vlmq.finding import Finding
+from vlmq.served_model import ServedModel
 
 
 def examine_model(settings: Settings, name: str, model: ServedModel) -> Iterator[Finding]:

@@ -5,15 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.generation_agreement import MIN_TEMPERATURE, disagreements
+from api.schemas.generation_agreement import disagreements
 from api.schemas.generation_names import ALIASES, NEUTRAL, REFUSED
 from api.schemas.strict import Strict
+from vlmq.generation_limits import MAX_SEED, MAX_SEQUENCES, MAX_TOP_LOGPROBS, MIN_PENALTY, MIN_TEMPERATURE
 
-MAX_SEED = 2**63 - 1
-# Below this, scores leave the range of floats and nothing can be drawn from them.
-MIN_PENALTY = 0.01
-# Each beam or text takes memory of its own.
-MAX_SEQUENCES = 16
 MAX_TOKEN = 2**31 - 1
 
 Item = TypeVar("Item")
@@ -118,7 +114,7 @@ class Generation(Strict):
     early_stopping: _Early | None = None
     num_return_sequences: _Count | None = Field(None, description="how many texts")
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     use_cache: bool | None = None
 
     max_tokens: int | None = Field(None, ge=1, description="the same as max_new_tokens")

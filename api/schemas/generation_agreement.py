@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-MIN_TEMPERATURE = 0.01
-# The value with which each of these does nothing.
-SAMPLING: dict[str, float | None] = {
-    "temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0, "top_h": 1, "typical_p": 1, "epsilon_cutoff": 0,
-    "eta_cutoff": 0,
-}  # fmt: skip
+from vlmq.generation_limits import MIN_TEMPERATURE, SAMPLING
 
 
 def disagreements(values: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,14 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("prompt", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("outputs", Json, nullable=True))
     op.add_column("jobs", sa.Column("degraded", Json, nullable=True))
+    waits = sa.text("status = 'queued' AND kind = 'render'")
+    op.create_index(
+        "ix_jobs_claim_render",
+        "jobs",
+        ["model", sa.literal_column("priority DESC"), "id"],
+        postgresql_where=waits,
+        sqlite_where=waits,
+    )
 
     op.create_table(
         "templates",
@@ -35,5 +43,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("templates")
+    op.drop_index("ix_jobs_claim_render", "jobs")
     for column in ("degraded", "outputs", "prompt", "crashes", "kind"):
         op.drop_column("jobs", column)

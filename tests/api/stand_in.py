@@ -4,9 +4,10 @@ import struct
 import zlib
 from typing import Any
 
+from models.claims import claim_next
 from models.db import Database
 from models.job import Job, JobStatus, Outcome
-from models.lifecycle import claim_next, finish, try_again
+from models.lifecycle import finish, try_again
 from vlmq.events import Event, EventId, EventLog
 
 

@@ -4,10 +4,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from api.app import create_app
-from api.services import Services
+from api.services import EXTENSION, Services
 from models.delivery import Delivery
 from models.job import JobStatus
 from tests.api.stand_in import StandIn
@@ -173,3 +173,15 @@ def test_a_path_of_another_tenant_is_not_found(settings: Settings, app: Flask) -
     listed = client.get("/v1/jobs", headers=theirs).json
     assert listed is not None
     assert listed["data"] == []
+
+
+def test_a_list_does_not_read_what_it_does_not_show(client: FlaskClient, app: Flask) -> None:
+    submit(client)
+    services: Services = app.extensions[EXTENSION]
+    statements: list[str] = []
+    event.listen(services.database.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert len(get(client, "/v1/jobs")["data"]) == 1
+    (read,) = (statement for statement in statements if "FROM jobs" in statement)
+    assert "jobs.output_text" in read
+    for column in ("request", "prompt", "outputs"):
+        assert f"jobs.{column}," not in read

@@ -7,7 +7,8 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from models.db import Database, utc_now
 from models.worker import Worker, WorkerState, heartbeat
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
+from vlmq.served_model import ServedModel
 
 
 def beat(database: Database, name: str, model: str | None, state: WorkerState, **details: Any) -> None:

@@ -89,6 +89,15 @@ def test_the_answer_of_a_job_is_as_documented(client: FlaskClient, document: dic
     assert set(made) == set(document["components"]["schemas"]["JobAnswer"]["properties"])
 
 
+def test_a_job_is_documented_as_json_and_as_a_form_with_files(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
+    job = {"$ref": "#/components/schemas/JobRequest"}
+    assert content["application/json"]["schema"] == job
+    form = content["multipart/form-data"]["schema"]
+    assert (form["properties"], form["required"]) == ({"job": job}, ["job"])
+    assert form["additionalProperties"]["format"] == "binary"
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/"])
 def test_the_documentation_needs_no_internet(client: FlaskClient, path: str) -> None:
     page = client.get(path, follow_redirects=True).get_data(as_text=True)

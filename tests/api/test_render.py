@@ -12,11 +12,12 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.services import EXTENSION, Services
+from models.claims import claim_next
 from models.db import Database
 from models.delivery import Delivery
 from models.file import File
 from models.job import Job, JobKind, JobStatus, Outcome
-from models.lifecycle import claim_next, finish
+from models.lifecycle import finish
 from tests.api.bodies import BODY, PNG, errors, with_parts
 from tests.api.stand_in import StandIn
 from tests.processes import until

@@ -17,7 +17,8 @@ from api.services import EXTENSION, Services
 from models.file import File
 from tests.api.bodies import PNG, errors, with_parts
 from tests.api.stand_in import MP4, png
-from vlmq.config import Limits, ServedModel, Settings
+from vlmq.config import Limits, Settings
+from vlmq.served_model import ServedModel
 
 P = "messages.0.content.0"
 MP4_TEXT = base64.b64encode(MP4).decode()

@@ -13,7 +13,8 @@ from models.file import File
 from models.job import Job
 from tests.api.bodies import BODY, PNG, VIDEO, errors, with_parts
 from tests.api.stand_in import MP4
-from vlmq.config import Limits, ServedModel, Settings, Webhooks
+from vlmq.config import Limits, Settings, Webhooks
+from vlmq.served_model import ServedModel
 
 
 def with_fields(path: str, value: Any) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import pytest
 import redis
 
 from tests.cli.test_command_line import run
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.doctor import examine
 from vlmq.finding import Finding
 from vlmq.free_port import free_port
+from vlmq.served_model import ServedModel
 
 
 @pytest.fixture

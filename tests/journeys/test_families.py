@@ -24,10 +24,11 @@ from tasks.video_sampling import SamplingRules
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.doorbell import Doorbell, make_celery
 from vlmq.events import EventLog
 from vlmq.files import FileStore
+from vlmq.served_model import ServedModel
 
 LENGTH = 8
 FRAMES = 4

@@ -14,15 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.claims import claim_next, next_runs_alone
 from models.db import Database, utc_now
 from models.delivery import Delivery
 from models.job import Job, JobStatus, Outcome
 from models.lifecycle import (
     Change,
-    claim_next,
     expire_overdue,
     finish,
-    next_runs_alone,
     release,
     renew_leases,
     request_cancel,

@@ -3,15 +3,13 @@ from datetime import timedelta
 
 from sqlalchemy import event, select
 
+from models.claims import claim_next, claimable_jobs, next_runs_alone
 from models.db import Database, utc_now
 from models.delivery import Delivery
 from models.job import Job, JobStatus, Outcome
 from models.lifecycle import (
-    claim_next,
-    claimable_jobs,
     expire_overdue,
     finish,
-    next_runs_alone,
     release,
     renew_leases,
     request_cancel,

@@ -13,7 +13,8 @@ from tasks.loading_news import LoadingNews
 from tasks.presence import Presence
 from tests.hub import Hub
 from tests.processes import GPU_WORKER, Part, until
-from vlmq.config import BUNDLED_CHECKPOINT, ServedModel, Settings
+from vlmq.config import BUNDLED_CHECKPOINT, Settings
+from vlmq.served_model import ServedModel
 
 START_S = 90.0
 

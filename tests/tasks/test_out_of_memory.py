@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from engine.checkpoint import load_checkpoint
 from engine.generate_engine import GenerateEngine
-from engine.types import CheckpointSettings
+from engine.types import CheckpointSettings, PromptRequest, Sequence
 from models.db import Database, utc_now
 from models.file import File
 from models.job import JobStatus
@@ -94,6 +95,36 @@ def test_fewer_frames_are_looked_at_until_they_fit(desk: Desk) -> None:
     assert [data["stage"] for data in progress(desk, job_id)] == ["media", "generating", "degraded", "generating"]
     assert progress(desk, job_id)[2] == {"stage": "degraded", **job.degraded}
     assert desk.text(job_id) == job.output_text
+
+
+def test_the_full_text_begins_with_the_prompt_that_was_read_in_the_end(desk: Desk) -> None:
+    request = asking('{"tokens": 2, "memory_error_above_frames": 9}', return_full_text=True)
+    job_id = insert_job(desk.database, request=request)
+    prepare = desk.engine.prepare
+
+    def writing_the_frames(id: str, prompt: PromptRequest, *rest: Any, **options: Any) -> Sequence:
+        text = f"{len(prompt.videos[0].timestamps)} frames: "
+        return replace(prepare(id, prompt, *rest, **options), prompt=text, lead=text)
+
+    desk.engine.prepare = writing_the_frames  # type: ignore[method-assign]
+    assert desk.runner.run_next()
+    job = get_job(desk.database, job_id)
+    assert (job.output_text, job.prompt) == ("8 frames: w1 w2", "8 frames: ")
+    until(lambda: any(event.is_final for event in desk.event_log.read(job_id)), what="the last event")
+    assert desk.text(job_id) == job.output_text
+
+
+def test_each_of_several_texts_is_made_with_what_fits(desk: Desk) -> None:
+    several = {"max_new_tokens": 8, "do_sample": True, "num_return_sequences": 3}
+    request = asking('{"tokens": 2, "memory_error_above_frames": 9}', generation=several)
+    job_id = insert_job(desk.database, request=request)
+    assert desk.runner.run_next()
+    job = get_job(desk.database, job_id)
+    assert job.outputs is not None
+    assert job.usage is not None
+    assert job.degraded is not None
+    assert [output["text"] for output in job.outputs] == ["w1 w2"] * 3
+    assert (job.usage["completion_tokens"], job.usage["frames"], job.output_text) == (6, 8, "w1 w2")
 
 
 def test_pixels_follow_where_fewer_frames_are_not_enough(desk: Desk) -> None:

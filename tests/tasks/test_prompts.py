@@ -12,8 +12,9 @@ from models.job import Job, JobKind, JobStatus
 from tests.processes import until
 from tests.tasks.rows import get_job
 from tests.tasks.test_run_job import LONG, Desk
-from vlmq.config import ServedModel, Settings
+from vlmq.config import Settings
 from vlmq.events import EventLog
+from vlmq.served_model import ServedModel
 
 
 @pytest.fixture
@@ -102,6 +103,13 @@ def test_the_full_text_begins_with_the_prompt_in_the_row_and_in_the_stream(desk:
     assert desk.text(job.id) == job.output_text
     assert job.usage is not None
     assert job.usage["completion_tokens"] == 2
+
+
+def test_each_of_several_full_texts_begins_with_the_prompt(desk: Desk) -> None:
+    several = {"do_sample": True, "num_return_sequences": 2}
+    job = run(desk, asking("hello", return_full_text=True, generation=several))
+    assert job.outputs is not None
+    assert [output["text"] for output in job.outputs] == [job.output_text] * 2 == ["user: helloecho: hello"] * 2
 
 
 def test_rendering_ends_without_generating(desk: Desk) -> None:

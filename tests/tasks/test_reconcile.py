@@ -7,11 +7,11 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
+from models.claims import claim_next
 from models.db import Database, utc_now
 from models.delivery import Delivery, DeliveryStatus
 from models.idempotency import IdempotencyKey
 from models.job import Job, JobKind, JobStatus
-from models.lifecycle import claim_next
 from models.outbox import claim_due
 from tasks.deliver_webhook import WebhookSender
 from tasks.reconcile import Reconciler

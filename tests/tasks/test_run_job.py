@@ -21,11 +21,12 @@ from engine.engine import Engine
 from engine.scripted import ScriptedEngine
 from engine.types import CheckpointSettings, VideoDefaults
 from media.load import MediaLoader
+from models.claims import claim_next
 from models.db import Database, utc_now
 from models.delivery import Delivery
 from models.file import File
 from models.job import Job, JobStatus
-from models.lifecycle import claim_next, request_cancel
+from models.lifecycle import request_cancel
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
 from tasks.prompt_template import chat_renderer

@@ -5,7 +5,7 @@ import pytest
 from engine.types import VideoDefaults
 from media.load import VideoSampling
 from tasks.video_sampling import SamplingRules, listed_times
-from vlmq.config import ServedModel
+from vlmq.served_model import ServedModel
 
 QWEN = VideoDefaults(fps=2.0, min_frames=4, max_frames=768)
 SMOL = VideoDefaults(num_frames=64, fps=1.0)

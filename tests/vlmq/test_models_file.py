@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_command_line import run
-from vlmq.config import ConfigurationError, ServedModel, read_settings
+from vlmq.config import ConfigurationError, read_settings
+from vlmq.served_model import ServedModel
 
 TOML = """
 [tiny]
