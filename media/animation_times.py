@@ -39,7 +39,8 @@ def _png(source: BinaryIO) -> tuple[Size | None, Sequence[float]]:
     durations = array("d")
     for name, head in _png_chunks(source):
         if name == b"IHDR":
-            size = _unpack(">II", head)
+            width, height = _unpack(">II", head)
+            size = width, height
         elif name == b"acTL" and announced is None:
             (announced,) = _unpack(">I", head)
         elif name == b"IDAT" and announced is None:

@@ -162,7 +162,9 @@ def check_picture(job: VideoJob, width: int, height: int) -> None:
         message = f"The video has {width} x {height} pixels; at most {job.max_source_pixels} are taken."
         raise VlmqError(ErrorCode.VIDEO_TOO_LARGE, message)
     if width < 2 or height < 2:
-        raise _invalid("has no frames" if not width else f"has {width} x {height} pixels; each side needs at least 2")
+        # FFmpeg takes back a size that it could not compute with.
+        nothing = "has no frames, or they are larger than any decoder takes"
+        raise _invalid(nothing if not width else f"has {width} x {height} pixels; each side needs at least 2")
 
 
 def check_extent(job: VideoJob, duration: float, fps: float) -> None:

@@ -72,7 +72,8 @@ def sniff(head: bytes) -> MediaType | None:
         return _matroska(head)
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return MediaType.BMP
-    return _iso_media(head) or _markup(head)
+    # Markup first: its first four characters could pass for the length of an MP4's first box.
+    return _markup(head) or _iso_media(head)
 
 
 def is_still(head: bytes) -> bool:

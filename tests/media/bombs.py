@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
 
 # What a decoder must not be made to take for a picture, whatever its name.
-FOREIGN = {
+FOREIGN: dict[str, Callable[[], bytes]] = {
     "application/postscript": lambda: image_bytes(picture(16, 16), "EPS"),
     "image/tiff": lambda: image_bytes(picture(16, 16), "TIFF"),
     "image/fits": lambda: fits(),
@@ -72,7 +73,8 @@ def endless_animation(kind: str, count: int, duration_ms: int = 100) -> bytes:
 
 def _endless_png(count: int, duration_ms: int) -> bytes:
     rows = zlib.compress(bytes(4 * 5))
-    parts = [_chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)), _chunk(b"acTL", struct.pack(">II", count, 0))]
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    parts = [_chunk(b"IHDR", header), _chunk(b"acTL", struct.pack(">II", count, 0))]
     number = 0
     for frame in range(count):
         control = struct.pack(">IIIIIHHBB", number, 4, 4, 0, 0, duration_ms, 1000, 0, 0)
@@ -105,4 +107,3 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 def _riff(data: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(data)) + data
-

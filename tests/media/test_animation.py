@@ -57,8 +57,8 @@ def test_frames_are_chosen_by_the_times_that_the_file_says(
     assert video.frame_indices == indices
     assert video.timestamps == tuple(TIMES[index] for index in indices)
     assert np.array_equal(video.frames, np.stack([frames[index] for index in indices]))
-    assert (video.total_frames, video.duration) == (8, pytest.approx(1.3))
-    assert video.fps == pytest.approx(8 / 1.3)
+    assert video.total_frames == 8
+    assert (video.duration, video.fps) == pytest.approx((1.3, 8 / 1.3))
 
 
 def test_the_same_animation_is_sampled_as_a_gif_is(loader: MediaLoader, tmp_path: Path, kind: str) -> None:
@@ -148,7 +148,8 @@ def test_damage_inside_is_refused_or_left_out(loader: MediaLoader, tmp_path: Pat
 def test_ten_thousand_frames_are_sampled(loader: MediaLoader, tmp_path: Path, kind: str) -> None:
     data = endless_animation(kind, 10_000)
     video = load(loader, tmp_path / "a", data, VideoSampling(num_frames=8))
-    assert (video.frames.shape[0], video.total_frames, video.duration) == (8, 10_000, pytest.approx(1000))
+    assert (video.frames.shape[0], video.total_frames) == (8, 10_000)
+    assert video.duration == pytest.approx(1000)
 
 
 def test_ten_hours_are_refused(loader: MediaLoader, tmp_path: Path, kind: str) -> None:
