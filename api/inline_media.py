@@ -7,16 +7,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.sniff import HEAD_BYTES, IMAGE_TYPES, VIDEO_TYPES, MediaType, sniff
-
-ACCEPTED_IMAGES = "PNG, JPEG, WebP, GIF or BMP"
-ACCEPTED_VIDEOS = "MP4, MOV, WebM, Matroska, AVI or GIF"
+from vlmq.sniff import (
+    HEAD_BYTES,
+    IMAGE_TYPES,
+    IMAGE_WORDS,
+    VIDEO_TYPES,
+    VIDEO_WORDS,
+    MediaType,
+    is_still,
+    sniff,
+)
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.IGNORECASE)
 _ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
     "image/x-png": "image/png",
+    "image/apng": "image/png",
+    "image/vnd.mozilla.apng": "image/png",
     "video/mov": "video/quicktime",
     "video/mkv": "video/x-matroska",
     "video/matroska": "video/x-matroska",
@@ -25,8 +33,8 @@ _ALIASES = {
     "video/x-m4v": "video/mp4",
 }
 _KINDS = {
-    "image": (ErrorCode.IMAGE_INVALID, IMAGE_TYPES, ACCEPTED_IMAGES),
-    "video": (ErrorCode.VIDEO_INVALID, VIDEO_TYPES, ACCEPTED_VIDEOS),
+    "image": (ErrorCode.IMAGE_INVALID, IMAGE_TYPES, IMAGE_WORDS),
+    "video": (ErrorCode.VIDEO_INVALID, VIDEO_TYPES, VIDEO_WORDS),
 }
 _SAYS_NOTHING = ("", "application/octet-stream", "binary/octet-stream")
 
@@ -75,6 +83,9 @@ def inline_type(head: bytes, *, kind: str, param: str) -> MediaType:
     if not head:
         raise VlmqError(empty, f"The {kind} is empty.", param=param)
     media_type = sniff(head)
+    if kind == "video" and is_still(head):
+        message = f"This is {media_type}, a still image; a video would be {words}."
+        raise VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param=param)
     if media_type is not None and media_type in accepted:
         return media_type
     noun = "an image" if kind == "image" else "a video"
@@ -93,7 +104,7 @@ def accepted_type(head: bytes) -> MediaType:
         return media_type
     raise VlmqError(
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-        f"This is {_words(media_type)}. Images are taken as {ACCEPTED_IMAGES}; videos as {ACCEPTED_VIDEOS}.",
+        f"This is {_words(media_type)}. Images are taken as {IMAGE_WORDS}; videos as {VIDEO_WORDS}.",
         param="file",
     )
 

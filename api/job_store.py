@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from api.errors import InvalidRequestError
 from api.idempotency import Once, remember, replay
-from api.inline_media import ACCEPTED_IMAGES, ACCEPTED_VIDEOS
 from api.intake import Draft
 from api.services import Services
 from models.db import utc_now
@@ -17,14 +16,14 @@ from models.file_rows import delete_unused_inline, keep_row, lock_contents
 from models.job import Job, JobFile
 from models.queue_room import is_full
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.files import StoredBytes
+from vlmq.files import FileStore, StoredBytes
 from vlmq.ids import new_job_id
-from vlmq.sniff import IMAGE_TYPES, VIDEO_TYPES
+from vlmq.sniff import ANIMATED_TYPES, IMAGE_TYPES, IMAGE_WORDS, VIDEO_TYPES, VIDEO_WORDS, is_still
 
 # A file that comes or goes, or a key that is used, between two statements: the next try sees it.
 TRIES = 3
 
-_ACCEPTED = {"image": (IMAGE_TYPES, ACCEPTED_IMAGES), "video": (VIDEO_TYPES, ACCEPTED_VIDEOS)}
+_ACCEPTED = {"image": (IMAGE_TYPES, IMAGE_WORDS), "video": (VIDEO_TYPES, VIDEO_WORDS)}
 
 
 def find_job(session: Session, tenant: str, job_id: str) -> Job:
@@ -92,7 +91,7 @@ def _insert(
 ) -> Job:
     body, limits, now = draft.body, services.settings.limits, utc_now()
     _check_room(session, services, tenant)
-    file_ids = _check_files(session, tenant, draft)
+    file_ids = _check_files(session, services.files, tenant, draft)
     lock_contents(session, [stored.sha256 for stored in kept])
     for use, stored in zip(draft.inline, kept, strict=True):
         file, _ = keep_row(
@@ -134,21 +133,24 @@ def _check_room(session: Session, services: Services, tenant: str) -> None:
         raise VlmqError(ErrorCode.QUEUE_FULL, message)
 
 
-def _check_files(session: Session, tenant: str, draft: Draft) -> set[str]:
+def _check_files(session: Session, files: FileStore, tenant: str, draft: Draft) -> set[str]:
     ids = {use.part["file_id"] for use in draft.files}
     if not ids:
         return set()
-    rows = session.execute(select(File.id, File.media_type).where(File.id.in_(ids), File.tenant == tenant))
-    types: dict[str, str] = {id_: media_type for id_, media_type in rows}  # noqa: C416 (rows are not typed as pairs)
+    rows = session.execute(select(File.id, File.media_type, File.sha256).where(File.id.in_(ids), File.tenant == tenant))
+    found: dict[str, tuple[str, str]] = {id_: (media_type, sha256) for id_, media_type, sha256 in rows}
     errors = []
     for use in draft.files:
-        media_type = types.get(use.part["file_id"])
+        media_type, sha256 = found.get(use.part["file_id"], (None, ""))
         allowed, words = _ACCEPTED[use.kind]
         if media_type is None:
             message = "There is no file with this id; upload it with POST /v1/files."
             errors.append(VlmqError(ErrorCode.FILE_NOT_FOUND, message, param=use.param, status=422))
         elif media_type not in allowed:
             message = f"The file is {media_type}, not {_noun(use.kind)}; {words} would be."
+            errors.append(VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param=use.param, status=422))
+        elif use.kind == "video" and media_type in ANIMATED_TYPES and is_still(files.head(sha256)):
+            message = f"The file is {media_type}, a still image; a video would be {words}."
             errors.append(VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param=use.param, status=422))
     if errors:
         raise InvalidRequestError(errors)

@@ -20,8 +20,9 @@ from models.file import File
 from models.file_rows import delete_rows, keep_row, lock_contents
 from models.job import Job, JobFile, JobStatus
 from models.job_view import timestamp
+from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.sniff import IMAGE_TYPES, MediaType
+from vlmq.sniff import IMAGE_TYPES, VIDEO_TYPES, is_still, sniff
 
 # The multipart form around a file, beside the file's own limit.
 FORM_BYTES = 64 * 1024
@@ -64,7 +65,7 @@ def upload_file() -> Response:
     request.max_content_length = limits.max_upload_bytes + FORM_BYTES
     upload = read_upload(request)
     media_type = accepted_type(upload.head)
-    stored = service.files.put(upload.chunks, limit=_limit(media_type, limits.max_upload_bytes), param="file")
+    stored = service.files.put(upload.chunks, limit=_limit(upload.head, limits), param="file")
     with service.database.write() as session:
         lock_contents(session, [stored.sha256])
         file, new = keep_row(
@@ -150,10 +151,10 @@ def file_view(file: File) -> dict[str, Any]:
     }
 
 
-def _limit(media_type: MediaType, max_upload_bytes: int) -> int:
-    limits = services().settings.limits
-    kind_limit = limits.max_image_bytes if media_type in IMAGE_TYPES - {MediaType.GIF} else limits.max_video_bytes
-    return min(kind_limit, max_upload_bytes)
+def _limit(head: bytes, limits: Limits) -> int:
+    """Animations may be as large as videos."""
+    only_image = sniff(head) in IMAGE_TYPES - VIDEO_TYPES or is_still(head)
+    return min(limits.max_image_bytes if only_image else limits.max_video_bytes, limits.max_upload_bytes)
 
 
 def _load_file(file_id: str) -> File:

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from media.animation import decode_animation
 from media.image import decode_image
 from media.jobs import STARTED, ImageJob, VideoJob, VideoSampling
 from media.pixels import PixelSink
 from media.template import render, template_limits
 from media.video import decode_video
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.sniff import MediaType
+from vlmq.sniff import ANIMATED_TYPES, MediaType
 
 _MAX_REQUEST_BYTES = 64 * 1024
 
@@ -72,7 +73,8 @@ def _decode(request: dict[str, Any], source: BinaryIO, sink: PixelSink) -> dict[
             facts = asdict(decode_image(ImageJob(**job), source, sink))
         else:
             job["sampling"] = VideoSampling(**job["sampling"])
-            facts = asdict(decode_video(VideoJob(**job), source, sink))
+            decode = decode_animation if job["media_type"] in ANIMATED_TYPES else decode_video
+            facts = asdict(decode(VideoJob(**job), source, sink))
     except VlmqError as error:
         return _refusal(error.code, error.message, error.__cause__)
     except MemoryError as error:

@@ -7,6 +7,7 @@ from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin
 
 from media.jobs import ImageFacts, ImageJob
 from media.pixels import PixelSink
+from media.webp_size import HEAD_BYTES, webp_size
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import MediaType
 
@@ -14,12 +15,12 @@ MIN_SIDE = 2
 MAX_ASPECT_RATIO = 200
 
 # The plugins are named so that they are loaded before a child loses the right to open files.
-_FORMATS = {
-    MediaType.PNG: PngImagePlugin.PngImageFile.format,
-    MediaType.JPEG: JpegImagePlugin.JpegImageFile.format,
-    MediaType.WEBP: WebPImagePlugin.WebPImageFile.format,
-    MediaType.GIF: GifImagePlugin.GifImageFile.format,
-    MediaType.BMP: BmpImagePlugin.BmpImageFile.format,
+PILLOW_FORMATS = {
+    MediaType.PNG: PngImagePlugin.PngImageFile.format or "",
+    MediaType.JPEG: JpegImagePlugin.JpegImageFile.format or "",
+    MediaType.WEBP: WebPImagePlugin.WebPImageFile.format or "",
+    MediaType.GIF: GifImagePlugin.GifImageFile.format or "",
+    MediaType.BMP: BmpImagePlugin.BmpImageFile.format or "",
 }
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +41,10 @@ def decode_image(job: ImageJob, source: BinaryIO, sink: PixelSink) -> ImageFacts
     Raises:
         VlmqError: `image_invalid` or `image_too_large`. Whatever else Pillow raises means an invalid image, too.
     """
-    image: Image.Image = Image.open(source, formats=[_FORMATS[job.media_type] or ""])
+    if job.media_type is MediaType.WEBP and (claimed := webp_size(source.read(HEAD_BYTES))) is not None:
+        _check_size(*claimed, job.max_source_pixels)
+    source.seek(0)
+    image: Image.Image = Image.open(source, formats=[PILLOW_FORMATS[job.media_type]])
     width, height = image.size
     _check_size(width, height, job.max_source_pixels)
     if job.max_pixels is not None and width * height > job.max_pixels:
@@ -52,14 +56,28 @@ def decode_image(job: ImageJob, source: BinaryIO, sink: PixelSink) -> ImageFacts
         if "truncated" in str(error):
             raise VlmqError(ErrorCode.IMAGE_INVALID, "The image is truncated: its end is missing.") from error
         raise
-    transpose = _UPRIGHT.get(_orientation(image))
-    image = _rgb(image)
-    if job.max_pixels is not None and image.width * image.height > job.max_pixels:
-        image = image.resize(_within(image.width, image.height, job.max_pixels), Image.Resampling.BICUBIC)
-    if transpose is not None:
-        image = image.transpose(transpose)
+    image = upright(image, orientation(image), job.max_pixels)
     sink.allocate((image.height, image.width, 3))[:] = np.asarray(image)
     return ImageFacts(width, height)
+
+
+def upright(image: Image.Image, turn: int, max_pixels: int | None) -> Image.Image:
+    """A decoded picture as RGB over white, of `max_pixels` at most, turned as its EXIF orientation `turn` says."""
+    image = _rgb(image)
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        image = image.resize(_within(image.width, image.height, max_pixels), Image.Resampling.BICUBIC)
+    transpose = _UPRIGHT.get(turn)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def orientation(image: Image.Image) -> int:
+    """What its EXIF says of how to turn it: 1 to 8, and 1 for upright."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, ArithmeticError):
+        # Cameras write broken EXIF; the picture is still good.
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -78,15 +96,6 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _within(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     scale = (max_pixels / (width * height)) ** 0.5
     return max(MIN_SIDE, int(width * scale)), max(MIN_SIDE, int(height * scale))
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, ArithmeticError):
-        # Cameras write broken EXIF; the picture is still good.
-        return 1
-    return orientation if isinstance(orientation, int) else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -101,7 +101,7 @@ def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -
     times = array("d", (float((time - timeline.times[0]) * tick) for time in timeline.times))
     duration = times[-1] + float(timeline.last_duration * tick)
     fps = _frame_rate(stream, total, duration)
-    _check_extent(job, duration, fps)
+    check_extent(job, duration, fps)
     chosen = choose_frames(times, duration, float(tick), job.sampling)
     if not chosen:
         raise _invalid(f"has no frames in the clip that is asked for; it lasts {duration:.3f} s")
@@ -151,17 +151,24 @@ def _picture_stream(container: InputContainer) -> VideoStream:
 
 def _check_claims(job: VideoJob, container: InputContainer, stream: VideoStream) -> None:
     """Refuse by what the headers say, before a frame is decoded."""
-    width, height = stream.codec_context.width, stream.codec_context.height
+    check_picture(job, stream.codec_context.width, stream.codec_context.height)
+    claimed = max((container.duration or 0) / av.time_base, float((stream.duration or 0) * _time_base(stream)), 0.0)
+    check_extent(job, claimed, float(stream.average_rate or 0))
+
+
+def check_picture(job: VideoJob, width: int, height: int) -> None:
+    """Raises VlmqError for a picture that is too large or hardly there."""
     if width * height > job.max_source_pixels:
         message = f"The video has {width} x {height} pixels; at most {job.max_source_pixels} are taken."
         raise VlmqError(ErrorCode.VIDEO_TOO_LARGE, message)
     if width < 2 or height < 2:
-        raise _invalid("has no frames" if not width else f"has {width} x {height} pixels; each side needs at least 2")
-    claimed = max((container.duration or 0) / av.time_base, float((stream.duration or 0) * _time_base(stream)), 0.0)
-    _check_extent(job, claimed, float(stream.average_rate or 0))
+        # FFmpeg takes back a size that it could not compute with.
+        nothing = "has no frames, or they are larger than any decoder takes"
+        raise _invalid(nothing if not width else f"has {width} x {height} pixels; each side needs at least 2")
 
 
-def _check_extent(job: VideoJob, duration: float, fps: float) -> None:
+def check_extent(job: VideoJob, duration: float, fps: float) -> None:
+    """Raises VlmqError for what lasts too long (`duration` in seconds) or shows too many frames a second."""
     if duration > job.max_duration_s:
         message = f"The video lasts {duration:.0f} s; at most {job.max_duration_s:g} s are taken."
         raise VlmqError(ErrorCode.VIDEO_TOO_LARGE, message)

@@ -81,6 +81,12 @@ class FileStore:
             raise
         return StoredBytes(digest.hexdigest(), size, head)
 
+    def head(self, sha256: str) -> bytes:
+        """The first bytes, for sniffing; none when they are not there, or cannot be read."""
+        with suppress(OSError), self.path(sha256).open("rb") as file:
+            return file.read(HEAD_BYTES)
+        return b""
+
     def delete(self, sha256: str) -> None:
         """Remove the bytes. Where the disk refuses, they are left behind, which the log says."""
         try:

@@ -30,10 +30,13 @@ class MediaType(StrEnum):
 
 
 IMAGE_TYPES = frozenset({MediaType.PNG, MediaType.JPEG, MediaType.WEBP, MediaType.GIF, MediaType.BMP})
-# A GIF is both: its first frame as an image, all of them as a video.
-VIDEO_TYPES = frozenset(
+# Images that may be animations: the first frame as an image, all of them as a video. A GIF of one frame is one, too.
+ANIMATED_TYPES = frozenset({MediaType.PNG, MediaType.WEBP})
+VIDEO_TYPES = ANIMATED_TYPES | frozenset(
     {MediaType.MP4, MediaType.QUICKTIME, MediaType.WEBM, MediaType.MATROSKA, MediaType.AVI, MediaType.GIF}
 )
+IMAGE_WORDS = "PNG, JPEG, WebP, GIF or BMP"
+VIDEO_WORDS = "MP4, MOV, WebM, Matroska, AVI, or an animated GIF, WebP or PNG"
 
 _PREFIXES = (
     (b"\x89PNG\r\n\x1a\n", MediaType.PNG),
@@ -69,7 +72,30 @@ def sniff(head: bytes) -> MediaType | None:
         return _matroska(head)
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return MediaType.BMP
-    return _iso_media(head) or _markup(head)
+    # Markup first: its first four characters could pass for the length of an MP4's first box.
+    return _markup(head) or _iso_media(head)
+
+
+def is_still(head: bytes) -> bool:
+    """Whether a PNG or WebP that begins with `head` (`HEAD_BYTES` of it) says that it holds one picture only.
+
+    A PNG says so in front of its pixels, where long profiles may stand as well: behind those, only decoding tells.
+    """
+    media_type = sniff(head)
+    if media_type is MediaType.PNG:
+        return _is_still_png(head)
+    # The second bit of the flags of an extended file.
+    return media_type is MediaType.WEBP and not (head[12:16] == b"VP8X" and head[20:21] and head[20] & 2)
+
+
+def _is_still_png(head: bytes) -> bool:
+    at = 8
+    while at + 8 <= len(head):
+        chunk = head[at + 4 : at + 8]
+        if chunk in (b"acTL", b"IDAT"):
+            return chunk == b"IDAT"
+        at += 12 + int.from_bytes(head[at : at + 4], "big")
+    return len(head) < HEAD_BYTES
 
 
 def _is_script(gif: bytes) -> bool:

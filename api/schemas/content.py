@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.strict import Strict
+from vlmq.sniff import IMAGE_WORDS, VIDEO_WORDS
 from vlmq.video_backends import VideoBackend
 
 MAX_FPS = 240.0
@@ -47,7 +48,7 @@ class ImagePart(Strict):
     url: str | None = Field(None, description="http(s), or a data: URL with base64")
     image: str | None = Field(None, description="the same as `url`, as transformers' pipeline names it")
     file_id: str | None = Field(None, description="an uploaded file")
-    base64: str | None = Field(None, description="PNG, JPEG, WebP, GIF or BMP")
+    base64: str | None = Field(None, description=IMAGE_WORDS)
     path: str | None = Field(None, description=_PATH)
     upload: str | None = Field(None, description=_UPLOAD)
 
@@ -143,7 +144,7 @@ class FrameObject(Strict):
 
     url: str | None = Field(None, description="http(s), or a data: URL with base64")
     file_id: str | None = Field(None, description="an uploaded file")
-    base64: str | None = Field(None, description="PNG, JPEG, WebP, GIF or BMP")
+    base64: str | None = Field(None, description=IMAGE_WORDS)
     path: str | None = Field(None, description=_PATH)
     upload: str | None = Field(None, description=_UPLOAD)
 
@@ -193,7 +194,7 @@ class VideoPart(Sampling):
         | None
     ) = Field(None, description="the same as `url` or `frames`, as transformers names it")
     file_id: str | None = Field(None, description="an uploaded file")
-    base64: str | None = Field(None, description="MP4, MOV, WebM, Matroska, AVI or GIF")
+    base64: str | None = Field(None, description=VIDEO_WORDS)
     path: str | None = Field(None, description=_PATH)
     upload: str | None = Field(None, description=_UPLOAD)
     frames: _Frames | None = Field(None, description="images of one size in their order, all of which are seen")

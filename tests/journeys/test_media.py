@@ -16,6 +16,7 @@ from PIL import Image
 
 from checkpoints.scenes import Clip, Frames, random_clip, write_mp4
 from tests.journeys.stack import Stack
+from tests.media.bombs import animation
 from vlmq.client import Client
 from vlmq.config import BUNDLED_CHECKPOINT
 
@@ -131,6 +132,16 @@ def test_a_video_inside_the_request_and_one_below_the_root_are_seen(client: Clie
     for source in ({"base64": inline}, {"url": f"data:video/mp4;base64,{inline}"}, {"path": "film.mp4"}):
         answer, _ = ask(client, {"type": "video", "end": EACH / FPS - 0.1, "num_frames": 8} | source)
         assert answer == film.answers[0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_an_animated_image_is_a_video_on_request(client: Client, film: Film, kind: str) -> None:
+    data = animation(kind, list(film.frames), [1000 // FPS] * len(film.frames))
+    inline = base64.b64encode(data).decode()
+    for clip, right in zip(({"end": EACH / FPS - 0.3}, {"start": EACH / FPS}), film.answers, strict=True):
+        answer, seen = ask(client, {"type": "video", "base64": inline, "num_frames": 8} | clip)
+        assert answer == right
+        assert len(seen["frame_timestamps_s"]) == 8
 
 
 @pytest.mark.parametrize("backend", ["opencv", "decord"])

@@ -20,6 +20,8 @@ HEADS = [
     (b"%PDF-1.7", MediaType.PDF),
     (b"<?xml version='1.0'?><!-- x --><svg xmlns=''>", MediaType.SVG),
     (b"<svg>", MediaType.SVG),
+    (b"<svgftypisom onload=alert(1)>", MediaType.SVG),
+    (b"<!--ftypisom--><html><script>", MediaType.HTML),
     (b"<?xml version='1.0'?><rss>", None),
     (b"II*\x00", MediaType.TIFF),
     (b"MM\x00*", MediaType.TIFF),

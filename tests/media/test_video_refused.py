@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from media.load import DecodedVideo, LocalFile, MediaLoader, VideoSampling
+from tests.media.bombs import avi_claiming
 from tests.media.conftest import MakeLoader
 from tests.media.samples import every_frame, moving, picture, repeat_gif, write_sound, write_video
 from vlmq.errors import ErrorCode, VlmqError
@@ -120,12 +121,7 @@ def test_a_picture_that_is_too_large_is_refused(make_loader: MakeLoader, clip: P
 
 
 def test_a_claim_of_a_huge_picture_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "avi", "rawvideo", moving(2))
-    data = bytearray(path.read_bytes())
-    sizes = data.index(b"strf") + 12
-    data[sizes : sizes + 8] = (12000).to_bytes(4, "little") * 2
-    path.write_bytes(data)
-    assert refusal(loader, path).code is ErrorCode.VIDEO_TOO_LARGE
+    assert refusal(loader, avi_claiming(tmp_path / "video", 12_000)).code is ErrorCode.VIDEO_TOO_LARGE
 
 
 def test_ten_hours_are_refused(loader: MediaLoader, tmp_path: Path) -> None:
