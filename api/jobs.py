@@ -22,6 +22,7 @@ from api.json_body import StrictRequest
 from api.paging import PageQuery, as_list, page
 from api.prompt_source import look_up
 from api.schemas.answers import Deleted, JobAnswer, JobPage
+from api.schemas.examples import request_body
 from api.schemas.job_request import IdempotencyHeader, JobRequest
 from api.schemas.strict import Query
 from api.services import Services, services
@@ -61,7 +62,10 @@ class JobsQuery(PageQuery):
 
 
 @blueprint.post(
-    "", summary="Submit a job", responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422)}
+    "",
+    summary="Submit a job",
+    request_body=request_body(JobRequest, with_files=True),
+    responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422)},
 )
 def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:
     """Stores the job and answers at once; `Location` is where it can be followed.
