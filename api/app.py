@@ -23,7 +23,7 @@ from api.auth import authenticate
 from api.documentation import INFO, SECURITY_SCHEMES, Documented
 from api.errors import refuse_invalid, register_error_handlers
 from api.json_body import StrictRequest, check_storable
-from api.schemas.answers import Problem
+from api.schemas.problem import Problem
 from api.services import EXTENSION, make_services
 from vlmq.config import Settings
 from vlmq.errors import ErrorCode, VlmqError

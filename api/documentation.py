@@ -9,7 +9,7 @@ from flask_openapi.models.tag import Tag
 from flask_openapi.openapi import OpenAPI
 from flask_openapi.types import ResponseDict
 
-from api.schemas.answers import Problem
+from api.schemas.problem import Problem
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 

@@ -8,7 +8,7 @@ from api.auth import current_tenant
 from api.documentation import BEARER, JOBS, problems
 from api.job_store import load_job
 from api.jobs import JobPath
-from api.schemas.answers import JobPromptAnswer
+from api.schemas.prompt_answers import JobPromptAnswer
 from api.services import services
 from models.job import Job
 from vlmq.errors import ErrorCode, VlmqError

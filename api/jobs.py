@@ -6,7 +6,6 @@ from typing import Annotated, Any, cast
 import structlog
 from flask import Response, jsonify, request, url_for
 from flask_openapi.blueprint import APIBlueprint
-from flask_openapi.models import OPENAPI3_REF_PREFIX
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from sqlalchemy import select
@@ -17,13 +16,13 @@ from api.documentation import BEARER, JOBS, problems
 from api.idempotency import once_for, replay
 from api.intake import draft
 from api.job_follower import STREAM, stream_response
-from api.job_form import JOB_FIELD
 from api.job_store import delete_job, find_job, load_job, store
 from api.job_wait import wait_until_final
 from api.json_body import StrictRequest
 from api.paging import PageQuery, as_list, page
 from api.prompt_source import look_up
 from api.schemas.answers import Deleted, JobAnswer, JobPage
+from api.schemas.examples import request_body
 from api.schemas.job_request import IdempotencyHeader, JobRequest
 from api.schemas.strict import Query
 from api.services import Services, services
@@ -46,23 +45,6 @@ def _in_utc(moment: datetime) -> datetime:
 
 _Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
-_JOB = {"$ref": f"{OPENAPI3_REF_PREFIX}/{JobRequest.__name__}"}
-_FILE = {"type": "string", "format": "binary", "description": "named by the `upload` of a part"}
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": _JOB},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [JOB_FIELD],
-                "properties": {JOB_FIELD: _JOB},
-                "additionalProperties": _FILE,
-            }
-        },
-    },
-}
-
 
 class JobPath(BaseModel):
     job_id: str = Field(description="job_…")
@@ -82,7 +64,7 @@ class JobsQuery(PageQuery):
 @blueprint.post(
     "",
     summary="Submit a job",
-    request_body=_BODY,
+    request_body=request_body(JobRequest, with_files=True),
     responses={202: JobAnswer, 200: STREAM, **problems(400, 409, 413, 415, 422, 429)},
 )
 def submit_job(header: IdempotencyHeader, body: JobRequest) -> Response:

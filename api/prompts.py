@@ -13,8 +13,9 @@ from api.job_prompt import tokens_of
 from api.job_store import delete_job, find_job, store
 from api.job_wait import wait_until_final
 from api.prompt_source import look_up
-from api.schemas.answers import RenderedPrompt
+from api.schemas.examples import request_body
 from api.schemas.job_request import Deadlines, JobRequest
+from api.schemas.prompt_answers import RenderedPrompt
 from api.services import Services, services
 from models.job import Job, JobKind, JobStatus
 from models.lifecycle import request_cancel
@@ -28,7 +29,10 @@ _SAMPLES = 20
 
 
 @blueprint.post(
-    "/render", summary="Render a prompt", responses={200: RenderedPrompt, **problems(400, 413, 415, 422, 429)}
+    "/render",
+    summary="Render a prompt",
+    request_body=request_body(JobRequest),
+    responses={200: RenderedPrompt, **problems(400, 413, 415, 422, 429)},
 )
 def render_prompt(body: JobRequest) -> dict[str, Any]:
     """Takes the body of a job, loads its media, renders and counts; nothing is generated and no job is kept."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.documentation import BEARER, MODELS, problems
 from api.paging import as_list
-from api.schemas.answers import ModelAnswer, ModelPage
+from api.schemas.model_answers import ModelAnswer, ModelPage
 from api.services import services
 from models.worker import Worker, WorkerState, failed_workers, live_workers
 from vlmq.errors import ErrorCode, VlmqError

@@ -13,6 +13,7 @@ from api.documentation import BEARER, TEMPLATES, problems
 from api.idempotency import once_for, replay
 from api.paging import PageQuery, as_list, page
 from api.schemas.answers import Deleted, TemplateAnswer, TemplatePage
+from api.schemas.examples import request_body
 from api.schemas.job_request import IdempotencyHeader
 from api.schemas.templates import TemplateRef, TemplateRequest
 from api.services import services
@@ -37,7 +38,12 @@ class TemplatesQuery(PageQuery):
     name: str | None = Field(None, description="all versions of this one; otherwise the newest of each")
 
 
-@blueprint.post("", summary="Store a template", responses={201: TemplateAnswer, **problems(400, 409, 413, 415, 422)})
+@blueprint.post(
+    "",
+    summary="Store a template",
+    request_body=request_body(TemplateRequest),
+    responses={201: TemplateAnswer, **problems(400, 409, 413, 415, 422)},
+)
 def create_template(header: IdempotencyHeader, body: TemplateRequest) -> Response:
     """Under a new name it is version 1, under a known one the next. A version never changes."""
     service, tenant = services(), current_tenant()

@@ -199,8 +199,13 @@ class GenerateEngine:
                 sequence = self.prepare("warm-up", chat, GenerationParameters(max_new_tokens=2))
                 self._call_model(sequence, self._follow(sequence, _ignore_step))
             except Exception as error:
-                if _for_users(error).code is ErrorCode.OUT_OF_MEMORY:
+                told = _for_users(error)
+                if told.code is ErrorCode.OUT_OF_MEMORY:
                     return VlmqError(ErrorCode.MODEL_LOAD_FAILED, "The model leaves no memory to generate anything")
+                if told.code is ErrorCode.UNSUPPORTED_MODALITY:
+                    # Not every model takes a text alone.
+                    logger.info("a warm-up generation is left out: %s", told.message)
+                    continue
                 logger.warning("a warm-up generation failed; jobs like it will fail too", exc_info=True)
         return None
 

@@ -90,7 +90,7 @@ class PromptBuilder:
             if isinstance(error, torch.OutOfMemoryError) or not (media or isinstance(error, ValueError)):
                 raise
             if not media:
-                logger.info("the processor refused a text without media", exc_info=True)
+                logger.info("the processor refused a text without media: %s", error)
                 problem = "This model takes no text alone; send an image with it"
                 raise VlmqError(ErrorCode.UNSUPPORTED_MODALITY, problem, param="messages") from error
             logger.info("the processor refused a request's media", exc_info=True)

@@ -1,6 +1,6 @@
 """The commands that speak to a running service: submit, watch, jobs, job, cancel."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Url = Annotated[str, typer.Option("--url", envvar="VLMQ_URL", help="Where the service is.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="VLMQ_API_KEY", help="The key for it, if it asks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -73,6 +74,11 @@ def submit(
     """Ask about images and videos.
 
     Follows the answer as it is written. Ctrl-C asks whether to cancel the job or to leave it running.
+
+    \b
+    vlmq submit photo.jpg "What is this?"
+    vlmq submit clip.mp4 "What happens?" --start 3 --end 6 --num-frames 16
+    vlmq submit a.png b.png "What is in the second image?" --set top_p=0.9
     """
     from vlmq.cli_follow import follow, print_result
     from vlmq.cli_media import read_arguments, upload_parts
@@ -133,7 +139,7 @@ def watch(
 
 def jobs(
     *,
-    status: Annotated[str | None, typer.Option(help="Only those with this status.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only those with this status.")] = None,
     model: Annotated[str | None, typer.Option(help="Only those for this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
     json: Json = False,

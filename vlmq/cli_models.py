@@ -33,7 +33,10 @@ def list_models(
 @commands.command("pull")
 def pull(
     name: Annotated[
-        str, typer.Argument(callback=filled, help="A model of the settings, or a repository on the hub (owner/name).")
+        str,
+        typer.Argument(
+            callback=filled, metavar="NAME", help="A model of the settings, or a repository on the hub (owner/name)."
+        ),
     ],
     revision: Annotated[
         str | None, typer.Option(callback=filled, help="A branch, tag or commit of the repository.")

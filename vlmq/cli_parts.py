@@ -121,6 +121,7 @@ def doctor(
         str | None,
         typer.Option(callback=filled, help="Load this model instead, and say what it takes; as in `vlmq serve`."),
     ] = None,
+    models_file: ModelsFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
@@ -129,7 +130,7 @@ def doctor(
     from vlmq.doctor import examine
     from vlmq.doctor_model import examine_model
 
-    settings = _settings(data_dir)
+    settings = with_models(_settings(data_dir), models_file)
     findings = examine(settings) if model is None else list(examine_model(settings, *served(settings, model)))
     print_findings(findings, as_json=json)
     raise typer.Exit(1 if any(finding.level == "fail" for finding in findings) else 0)

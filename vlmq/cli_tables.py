@@ -15,6 +15,7 @@ from vlmq.finding import Finding
 
 _LEVEL_COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _MODEL_COLORS = {"ready": "green", "loading": "cyan", "failed": "red", "unavailable": "yellow"}
+_TIMINGS = ("queued", "media", "prompt", "engine_wait", "first_token", "generation", "total")
 _COLORS = {"completed": "green", "failed": "red", "expired": "red", "cancelled": "yellow", "in_progress": "cyan"}
 
 
@@ -55,9 +56,10 @@ def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) 
     for name in ("model", "created_at", "started_at", "finished_at", "attempts", "finish_reason"):
         if job.raw.get(name) is not None:
             table.add_row(name.replace("_", " "), _plain(str(job.raw[name])))
-    for name in ("usage", "timings", "metadata"):
-        if job.raw.get(name):
-            table.add_row(name, _plain(", ".join(f"{key} {value}" for key, value in job.raw[name].items())))
+    told = {"usage": job.raw.get("usage"), "timings": _timings(job), "metadata": job.raw.get("metadata")}
+    for name, values in told.items():
+        if values:
+            table.add_row(name, _plain(", ".join(f"{key} {value}" for key, value in values.items())))
     if job.error is not None:
         table.add_row("error", Text(harmless(f"{job.error['message']} ({job.error['code']})"), style="red"))
     for delivery in deliveries:
@@ -118,6 +120,13 @@ def _local_time(timestamp: str) -> str:
     moment = datetime.fromisoformat(timestamp).astimezone()
     today = datetime.now(UTC).astimezone().date()
     return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _timings(job: Job) -> dict[str, str]:
+    """In the order in which they pass."""
+    timings = job.raw.get("timings") or {}
+    known = [name for name in _TIMINGS if timings.get(name) is not None]
+    return {name: f"{timings[name]:.3f} s" for name in known}
 
 
 def _seconds(value: float | None) -> str:

@@ -39,6 +39,8 @@ STOP_S = 30.0
 WEBHOOK_S = 20.0
 SEED = 7
 FRAMES = 8
+# The pictures stay here, to go on with.
+PICTURES = Path(".demo")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def main() -> int:
         return 1
     shutil.rmtree(folder)
     console.print(f"[bold green]everything was right[/], in {time.monotonic() - began:.1f} s\n")
-    console.print('Go on with [bold]make serve[/], and in another terminal: .venv/bin/vlmq submit photo.jpg "…"')
+    console.print("Go on with [bold]make serve[/], and in another terminal:")
+    console.print(f'  .venv/bin/vlmq submit {PICTURES}/scene.png "Describe the image."')
     return 0
 
 
@@ -93,22 +96,23 @@ def _show(console: Console, folder: Path, began: float) -> list[Asked]:
         console.print(f"ready on {url} after {time.monotonic() - began:.1f} s\n")
         settings = with_own_secret(Settings(data_dir=folder / "data", _env_file=None))
         with Receiver(tenant_secrets(settings, "default")[0]) as receiver:
-            asked = [_ask(console, client, receiver.url, question) for question in _questions(console, folder)]
+            asked = [_ask(console, client, receiver.url, question) for question in _questions(console)]
             for one in asked:
                 one.webhook = receiver.wait_for(one.job.id, WEBHOOK_S)
     _print_summary(console, asked)
     return asked
 
 
-def _questions(console: Console, folder: Path) -> Iterator[Question]:
+def _questions(console: Console) -> Iterator[Question]:
     """Drawn at random from what was kept out of the model's training; the same ones each time."""
+    PICTURES.mkdir(exist_ok=True)
     scene = random_scene(Random(SEED), things=3, unseen=True)
-    image = folder / "scene.png"
+    image = PICTURES / "scene.png"
     scene.draw().save(image)
     draw_on_terminal(console, [scene.draw(64)])
     yield Question("image", image, "Describe the image.", describe(scene.things))
     clip = random_clip(Random(SEED), "move", unseen=True)
-    video = folder / "clip.mp4"
+    video = PICTURES / "clip.mp4"
     write_mp4(clip.frames(FRAMES), 4, video)
     draw_on_terminal(console, [clip.at(moment).draw(64) for moment in (0.0, 0.33, 0.67, 1.0)])
     yield Question("video", video, "What happens in the video?", f"a {clip.things[0].name} moves {clip.direction}.")

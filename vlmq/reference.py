@@ -149,7 +149,12 @@ def _command_line() -> str:
 
 def _help_texts(command: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     context = command.make_context(
-        " ".join(names), [], resilient_parsing=True, terminal_width=_WIDTH, max_content_width=_WIDTH
+        " ".join(names),
+        [],
+        resilient_parsing=True,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+        help_option_names=["-h", "--help"],
     )
     text = command.get_help(context)
     yield names, "\n".join(line.rstrip() for line in text.splitlines())

@@ -4,52 +4,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.problem import ErrorBody
+
 Item = TypeVar("Item")
 
 JobStatusName = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
-
-
-class ErrorBody(BaseModel):
-    """The error as OpenAI's clients read it."""
-
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    code: str
-    param: str | None = Field(description="the field at fault, dotted")
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem details."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:vlmq:error:invalid_request",
-                    "title": "The request is not valid",
-                    "status": 422,
-                    "detail": "generation.temperature: Input should be less than or equal to 2.",
-                    "instance": "/v1/jobs",
-                    "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5",
-                    "error": {
-                        "message": "generation.temperature: Input should be less than or equal to 2.",
-                        "type": "invalid_request_error",
-                        "code": "invalid_request",
-                        "param": "generation.temperature",
-                    },
-                }
-            ]
-        }
-    )
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    request_id: str | None
-    error: ErrorBody
-    errors: list[ErrorBody] | None = Field(None, description="all of them, when there are several")
 
 
 class Usage(BaseModel):
@@ -107,8 +66,28 @@ class JobAnswer(BaseModel):
                         "images": 1,
                         "frames": 0,
                     },
-                    "timings": {"queued": 0.12, "media": 0.03, "first_token": 0.2, "generation": 1.1, "total": 1.45},
-                    "manifest": {"seed": 7},
+                    "timings": {
+                        "queued": 0.12,
+                        "media": 0.03,
+                        "prompt": 0.01,
+                        "engine_wait": 0.05,
+                        "first_token": 0.2,
+                        "generation": 1.24,
+                        "total": 1.45,
+                    },
+                    "manifest": {
+                        "media": [
+                            {
+                                "param": "messages.0.content.0",
+                                "type": "image",
+                                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                                "width": 224,
+                                "height": 224,
+                            }
+                        ],
+                        "max_new_tokens": 64,
+                        "seed": 7,
+                    },
                     "error": None,
                     "webhook": None,
                     "metadata": {"ticket": "A-17"},
@@ -137,7 +116,9 @@ class JobAnswer(BaseModel):
     )
     usage: Usage | None
     timings: dict[str, float] | None = Field(description="seconds")
-    manifest: dict[str, Any] | None = Field(description="what was run: seed, revision, frame times")
+    manifest: dict[str, Any] | None = Field(
+        description="what was run: the seed, each file's hash, each video's frames and their times"
+    )
     error: ErrorBody | None
     webhook: dict[str, Any] | None
     metadata: dict[str, str]
@@ -172,30 +153,6 @@ class FileAnswer(BaseModel):
     created_at: str
 
 
-class ModelAnswer(BaseModel):
-    """A served model and what its workers say of it."""
-
-    id: str
-    object: Literal["model"]
-    state: Literal["ready", "loading", "failed", "unavailable"]
-    stage: str | None = Field(description="while it loads: downloading, loading, quantizing, adapting, warming_up")
-    progress: float | None = Field(description="while it loads: the fraction of the stage that is done, where known")
-    error: str | None = Field(description="why it could not be loaded")
-    checkpoint: str
-    revision: str | None
-    engine: str
-    quantization: str | None
-    adapter: str | None
-    modalities: list[str]
-    max_in_flight: int
-    default_num_frames: int | None
-    max_frames: int | None
-    workers: int = Field(description="live workers that hold it")
-    details: dict[str, Any] | None = Field(
-        description="the engine's own words: device, dtype, attention, context length, bytes of the weights, …"
-    )
-
-
 class TemplateAnswer(BaseModel):
     """A version of a stored template."""
 
@@ -212,38 +169,6 @@ class TemplateAnswer(BaseModel):
     messages: list[dict[str, Any]] | None = Field(None, description="of the kind `prompt`")
     variables: dict[str, Any] | None = Field(None, description="of the kind `prompt`")
     generation: dict[str, Any] | None = Field(None, description="of the kind `prompt`")
-
-
-class PromptTokens(BaseModel):
-    prompt_tokens: int
-    image_tokens: int
-    video_tokens: int
-
-
-class JobPromptAnswer(BaseModel):
-    """What the chat template made of a job's messages, with one placeholder for each image and video."""
-
-    object: Literal["prompt"]
-    job_id: str
-    text: str
-    tokens: PromptTokens
-
-
-class RenderedPrompt(BaseModel):
-    """A prompt as a job would have it, what it would take, and how long that would last."""
-
-    object: Literal["prompt"]
-    model: str
-    text: str
-    tokens: PromptTokens
-    images: int
-    frames: int
-    media: list[dict[str, Any]] = Field(description="each image's size, each video's frames and their times")
-    max_new_tokens: int = Field(description="what was asked for, or less if the context has less room")
-    timings: dict[str, float] = Field(description="seconds that loading media and rendering took")
-    estimate_s: float | None = Field(
-        description="seconds for an answer of that length, by your last jobs of this model; null without any"
-    )
 
 
 class DeliveryAttemptAnswer(BaseModel):
@@ -300,10 +225,6 @@ class JobPage(Page[JobAnswer]):
 
 class FilePage(Page[FileAnswer]):
     """Files."""
-
-
-class ModelPage(Page[ModelAnswer]):
-    """Models."""
 
 
 class TemplatePage(Page[TemplateAnswer]):

@@ -6,7 +6,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from api.schemas import examples
 from api.schemas.job_request import EXAMPLE, JobRequest
+from api.schemas.templates import TemplateRequest
 
 
 @pytest.fixture
@@ -80,6 +82,29 @@ def test_the_request_and_the_answers_have_examples(document: dict[str, Any]) -> 
     JobRequest.model_validate(EXAMPLE)
     assert schemas["JobRequest"]["additionalProperties"] is False
     assert set(schemas["JobAnswer"]["examples"][0]) <= set(schemas["JobAnswer"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/jobs", examples.JOBS),
+        ("/v1/prompts/render", examples.JOBS),
+        ("/v1/templates", examples.TEMPLATES),
+    ],
+)
+def test_bodies_to_begin_with_are_offered_and_valid(document: dict[str, Any], path: str, known: dict[str, Any]) -> None:
+    offered = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert list(offered["examples"]) == list(known)
+    model = TemplateRequest if path == "/v1/templates" else JobRequest
+    assert offered["schema"]["$ref"].endswith(f"/{model.__name__}")
+    for example in offered["examples"].values():
+        assert example["summary"]
+        model.model_validate(example["value"])
+
+
+def test_a_job_with_its_files_is_documented_as_a_form(document: dict[str, Any]) -> None:
+    form = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["required"] == ["job"]
 
 
 def test_the_answer_of_a_job_is_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:

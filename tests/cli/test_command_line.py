@@ -134,3 +134,9 @@ def test_the_secret_of_another_data_directory_can_be_asked_for(tmp_path: Path) -
     DataDir(tmp_path).make_master_secret()
     done = run("webhook-secret", "--data-dir", str(tmp_path))
     assert (done.returncode, done.stdout[:6]) == (0, "whsec_"), done.stderr
+
+
+def test_a_status_that_no_job_can_have_is_refused_with_those_that_there_are() -> None:
+    done = run("jobs", "--status", "done", url="http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "'done' is not one of 'queued', 'in_progress', 'completed'" in done.stderr

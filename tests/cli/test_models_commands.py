@@ -113,6 +113,13 @@ def test_doctor_loads_a_model_and_tells_its_bytes_before_and_after() -> None:
     assert "Qwen3VLForConditionalGeneration" in told["model small"]["message"]
 
 
+def test_doctor_takes_the_file_with_the_models(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[small]\ncheckpoint = "nowhere/at-all"\nengine = "scripted"\n')
+    done = run("doctor", "--model", "small", "--models-file", str(file), "--json")
+    assert [finding["subject"] for finding in json.loads(done.stdout)][:1] == ["model small"]
+
+
 def test_doctor_says_why_a_model_does_not_load(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     done = run("doctor", "--model", str(tmp_path), "--json")

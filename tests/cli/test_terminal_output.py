@@ -78,3 +78,10 @@ def test_an_answer_is_made_harmless_for_a_terminal_alone(
     with Client(httpserver.url_for("")) as client:
         assert follow(client, "job_1", client.events("job_1"), as_json=False) == 0
     assert capsys.readouterr().out == (harmless(HOSTILE) if is_terminal else HOSTILE) + "\n"
+
+
+def test_a_job_tells_its_times_in_the_order_in_which_they_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    timings = {"total": 0.5, "generation": 0.4567, "media": 0.0000131, "queued": 0.02}
+    print_job(Job({"id": "job_1", "status": "completed", "timings": timings}), [], as_json=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.endswith("timings queued 0.020 s, media 0.000 s, generation 0.457 s, total 0.500 s")

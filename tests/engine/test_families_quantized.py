@@ -1,13 +1,10 @@
 """Every family in docs/models.md keeps its mind with its weights in eight bits."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from optimum.quanto import QLinear
-from transformers import AutoModelForImageTextToText, QuantoConfig
 
 from engine.checkpoint import load_checkpoint
 from engine.generate_engine import GenerateEngine
@@ -23,23 +20,20 @@ PARAMETERS = GenerationParameters(max_new_tokens=8, do_sample=False)
 def test_eight_bits_hardly_change_what_a_family_sees(name: str, tmp_path: Path, pictures: list[Picture]) -> None:
     save_family(name, tmp_path)
     full = load_checkpoint(CheckpointSettings(str(tmp_path), device="cpu"))
-    auto_model: Any = AutoModelForImageTextToText
-    # transformers annotates its keyword arguments for its own classes only.
-    config: Any = QuantoConfig(weights="int8")
-    small = auto_model.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=config).eval()
-    assert sum(isinstance(module, QLinear) for module in small.modules()) >= 20
+    small = load_checkpoint(CheckpointSettings(str(tmp_path), device="cpu", quantization="quanto-int8"))
+    assert sum(isinstance(module, QLinear) for module in small.model.modules()) >= 20
 
     inputs = plain_inputs(tmp_path, CHATS["image"], pictures[:1], [])
     with torch.inference_mode():
-        logits = [model(**inputs).logits[0, -1] for model in (full.model, small)]
+        logits = [model(**inputs).logits[0, -1] for model in (full.model, small.model)]
     assert not torch.equal(logits[0], logits[1])
     assert torch.nn.functional.cosine_similarity(logits[0], logits[1], dim=0) > 0.98
 
-    engine = GenerateEngine(replace(full, model=small))
+    engine = GenerateEngine(small)
     try:
         end = end_of(run(engine, PromptRequest(CHATS["image"], pictures[:1]), PARAMETERS), "only")
     finally:
         engine.close()
-    expected = plain_tokens(small, inputs, 8)
+    expected = plain_tokens(small.model, inputs, 8)
     assert end.completion_tokens == len(expected)
     assert end.text == full.tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")

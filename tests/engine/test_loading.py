@@ -1,6 +1,7 @@
 """Loading from a hub, its progress, and the memory that it is refused for."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from engine.load import load_engine
 from engine.load_failure import explain
 from engine.memory import _left_in_container
 from engine.types import CheckpointSettings, LoadingStage
+from tests.engine.families import save_family
 from tests.hub import COMMIT, Hub
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -101,6 +103,15 @@ def test_without_warm_up_an_engine_is_ready_at_once(random_folder: Path, monkeyp
     settings = CheckpointSettings(str(random_folder), device="cpu", warm_up=False)
     load_engine(settings, on_progress=lambda stage, _fraction: stages.append(stage)).close()
     assert "warming_up" not in stages
+
+
+def test_a_warm_up_leaves_out_what_the_model_does_not_take(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_family("paligemma", tmp_path)
+    with caplog.at_level(logging.INFO):
+        load_engine(CheckpointSettings(str(tmp_path), device="cpu")).close()
+    assert "a warm-up generation is left out: This model takes no text alone; send an image with it" in caplog.messages
+    ours = [record for record in caplog.records if record.name.startswith("engine")]
+    assert [record.levelname for record in ours if record.exc_info or record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
