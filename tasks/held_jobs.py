@@ -132,7 +132,7 @@ class HeldJobs:
                 attempt = self._attempts.get(event.id)
                 if attempt is not None:
                     _hand_over(event, attempt)
-            if events:
+            if any(isinstance(event, Delta) for event in events):
                 self.writer.wake()
 
     def _keep_leases(self) -> None:

@@ -233,7 +233,7 @@ class JobRunner:
             raise StoppedError
 
     def _tell_progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
-        self.held.writer.wake()
+        self.held.writer.wake_soon()
         if attempt.wants("job.progress"):
             self._notify(attempt, "job.progress", data)
 

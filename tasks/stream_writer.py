@@ -13,6 +13,8 @@ from vlmq.events import REDIS_ERRORS, Event, EventLog
 log = structlog.get_logger(__name__)
 
 RETRY_S = 0.5
+# What only tells how far a job is goes with its first text, if that comes within so many seconds.
+SOON_S = 0.02
 # Seconds; after that, readers get the end of an attempt that ended while Redis was away from the database.
 KEEP_ENDED_S = 60.0
 
@@ -31,6 +33,7 @@ class StreamWriter:
         self._keep_ended_s = keep_ended_s
         self._attempts: dict[Attempt, float | None] = {}  # value: when it ended
         self._wake = threading.Event()
+        self._now = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._doubt = False  # whether Redis may have missed or lost something that counts as sent
@@ -45,6 +48,11 @@ class StreamWriter:
 
     def wake(self) -> None:
         """There are new events."""
+        self._now.set()
+        self._wake.set()
+
+    def wake_soon(self) -> None:
+        """There are new events that may wait a little for others: each sending takes time from the model's thread."""
         self._wake.set()
 
     def end(self, attempt: Attempt) -> None:
@@ -52,7 +60,7 @@ class StreamWriter:
         with self._lock:
             if attempt in self._attempts:
                 self._attempts[attempt] = time.monotonic()
-        self._wake.set()
+        self.wake()
 
     def __contains__(self, attempt: Attempt) -> bool:
         return attempt in self._attempts
@@ -60,13 +68,16 @@ class StreamWriter:
     def stop(self, timeout: float) -> None:
         """Send what is left, for at most `timeout` seconds."""
         self._stopping.set()
-        self._wake.set()
+        self.wake()
         if self._thread is not None:
             self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
             self._wake.wait()
+            self._now.wait(SOON_S)
+            # In this order: what wakes in between is sent below, and never waits.
+            self._now.clear()
             self._wake.clear()
             try:
                 self._flush()
