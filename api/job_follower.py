@@ -96,7 +96,9 @@ class JobStream:
         if news.read_log or self._log_unread:
             yield from self._replay()
         for event in news.events:
-            if self._is_news(event) and not self._is_next(event.id):
+            # What came before the first of all would have been read when the stream was opened.
+            first = self._last is None and _begins_attempt(event.id)
+            if self._is_news(event) and not first and not self._is_next(event.id):
                 yield from self._replay()
             if self._is_news(event):
                 yield from self._pass_on(event)
@@ -113,7 +115,7 @@ class JobStream:
             yield from self._pass_on(event)
 
     def _pass_on(self, event: Event) -> Iterator[Event | str]:
-        begins = event.id.seq <= 1 and (self._last is None or event.id.attempt > self._last.attempt)
+        begins = _begins_attempt(event.id) and (self._last is None or event.id.attempt > self._last.attempt)
         if not begins and not self._is_next(event.id):
             # Its id is the place before the hole, so that a reader who comes back asks from there.
             place = self._last or EventId(event.id.attempt, 0)
@@ -141,6 +143,10 @@ class JobStream:
         last = self._last or EventId(job.attempt, 0)
         next_id = EventId(last.attempt, last.seq + 1) if last.attempt >= job.attempt else EventId(job.attempt, 1)
         yield Event(next_id, "status", job.status_data() | {"from_database": True})
+
+
+def _begins_attempt(event_id: EventId) -> bool:
+    return event_id.seq <= 1
 
 
 def encode(type_: str, data: dict[str, Any], event_id: EventId) -> str:

@@ -23,6 +23,9 @@ from vlmq.sniff import ANIMATED_TYPES, IMAGE_TYPES, IMAGE_WORDS, VIDEO_TYPES, VI
 # A file that comes or goes, or a key that is used, between two statements: the next try sees it.
 TRIES = 3
 
+# One statement gives the job as it is stored; adding it to the session would take an INSERT and a SELECT.
+_INSERT = insert(Job).returning(Job)
+
 _ACCEPTED = {"image": (IMAGE_TYPES, IMAGE_WORDS), "video": (VIDEO_TYPES, VIDEO_WORDS)}
 
 
@@ -118,8 +121,7 @@ def _insert(
         start_deadline_at=now + timedelta(seconds=body.deadlines.start_s or limits.start_s),
         run_s=body.deadlines.run_s or limits.run_s,
     )
-    # One statement gives the job as it is stored; adding it to the session would take an INSERT and a SELECT.
-    job = session.scalars(insert(Job).values(**values).returning(Job)).one()
+    job = session.scalars(_INSERT, values).one()
     session.add_all(JobFile(job_id=job.id, file_id=file_id) for file_id in file_ids)
     remember(session, tenant, once, job)
     session.flush()

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,7 +60,8 @@ class Client:
         if api_key:
             if not (api_key.isascii() and api_key.isprintable()):
                 raise ClientError("the API key cannot be sent: it takes printable ASCII characters, without newlines")
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
+            # Not as a header, which a login for the same host in ~/.netrc would replace.
+            self._session.auth = _Bearer(api_key)
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +136,8 @@ class Client:
         that is `opened` already is read first.
         """
         give_up_at = time.monotonic() + patience_s
-        while True:
+        ended = False
+        while not ended:
             try:
                 with opened or self._open_stream(job_id, after) as response:
                     opened = None
@@ -145,15 +148,16 @@ class Client:
                         yield event
                         after = event.id
                         give_up_at = time.monotonic() + patience_s
-                        if event.is_final:
-                            return
+                        # Not the end yet: a connection whose answer is read to its end serves the next request.
+                        ended = ended or event.is_final
             except (UnreachableError, requests.RequestException) as error:
-                if time.monotonic() > give_up_at:
+                if not ended and time.monotonic() > give_up_at:
                     raise UnreachableError(f"lost the stream of {job_id} from {self.url}") from error
             except ApiError as error:
                 if error.status != 503 or time.monotonic() > give_up_at:
                     raise
-            time.sleep(0.2)
+            if not ended:
+                time.sleep(0.2)
 
     def cancel(self, job_id: str) -> Job:
         return self._job("POST", f"{_job_path(job_id)}/cancel")
@@ -234,6 +238,15 @@ class Client:
             return response
         with response:
             raise _refusal(response)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bearer(requests.auth.AuthBase):
+    api_key: str
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.api_key}"
+        return request
 
 
 def _is_stream(response: requests.Response) -> bool:

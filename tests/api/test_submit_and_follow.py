@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import requests
+from urllib3.connection import HTTPConnection
 
 from tests.api.conftest import Server
 from tests.api.following import TIMEOUT_S, as_messages, follow_to_end, seen, submit_and_follow, text_of
@@ -128,6 +129,25 @@ def test_the_client_submits_and_follows_in_one_request(server: Server) -> None:
         found = list(events)
     assert "".join(event.data["text"] for event in found if event.type == "delta") == "ab"
     assert found[-1].is_final
+
+
+def test_the_client_keeps_its_connection_from_one_stream_to_the_next(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = HTTPConnection.connect
+    connections: list[HTTPConnection] = []
+
+    def count_and_connect(connection: HTTPConnection) -> None:
+        connections.append(connection)
+        connect(connection)
+
+    monkeypatch.setattr(HTTPConnection, "connect", count_and_connect)
+    with Client(server.url) as client:
+        for _ in range(3):
+            job_id, events = client.submit_and_follow(BODY["messages"], model="scripted")
+            server.worker.run(job_id, "a")
+            assert list(events)[-1].is_final
+    assert len(connections) == 1
 
 
 def test_the_answers_are_documented(server: Server) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -134,6 +135,18 @@ def test_nothing_at_the_address_is_unreachable() -> None:
 
 
 def test_the_key_is_sent_with_every_request(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer k1"}).respond_with_json({"data": []})
+    with Client(httpserver.url_for(""), "k1") as client:
+        assert client.models() == []
+
+
+def test_the_key_is_sent_although_netrc_has_a_login_for_the_host(
+    httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
     httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer k1"}).respond_with_json({"data": []})
     with Client(httpserver.url_for(""), "k1") as client:
         assert client.models() == []
