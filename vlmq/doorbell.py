@@ -44,6 +44,8 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
+            # Two round trips for each ring, to keep what the database and the reconciler know better.
+            "ack_emulation": False,
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
