@@ -39,11 +39,11 @@ class News:
 
 
 class Reader:
-    """What is announced about one job, kept for one follower. It begins with `read_log`."""
+    """What is announced about one job, kept for one follower."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_log: bool) -> None:
         self._events: deque[Event] = deque()
-        self._read_log = True
+        self._read_log = read_log
         self._row_is_final = False
         self._closed = False
         self._lock = threading.Lock()
@@ -100,9 +100,10 @@ class EventHub:
         self._closed = threading.Event()
 
     @contextmanager
-    def follow(self, job_id: str) -> Iterator[Reader]:
-        """A reader of this job's announcements from now on."""
-        reader = Reader()
+    def follow(self, job_id: str, *, read_log: bool = True) -> Iterator[Reader]:
+        """A reader of this job's announcements from now on, whose first news say `read_log`, unless nothing can be in
+        the log yet."""
+        reader = Reader(read_log=read_log)
         with self._lock:
             if not self._started:
                 self._started = True

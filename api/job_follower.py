@@ -22,6 +22,8 @@ RECONNECT_MS = 1000
 # How long the stream's own last event may lag behind the row before the row speaks for it.
 FINAL_GRACE_S = 1.0
 LOG_RETRY_S = 1.0
+# The one event that has none before it.
+FIRST = EventId(1, 1)
 HEARTBEAT = ": still here\n\n"
 
 STREAM = {
@@ -37,10 +39,10 @@ STREAM = {
 }
 
 
-def stream_response(service: Services, job: Job, after: EventId | None) -> Response:
-    """The job's stream to its end, from its beginning or from behind the event `after`."""
+def stream_response(service: Services, job: Job, after: EventId | None, *, new: bool = False) -> Response:
+    """The job's stream to its end, from its beginning or from behind the event `after`. A `new` job has none yet."""
     return Response(
-        JobStream(service, job, after).frames(),
+        JobStream(service, job, after, new=new).frames(),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -51,8 +53,8 @@ class JobStream:
     announced event is not the next one. Where the log cannot fill a hole, it says so.
     """
 
-    def __init__(self, service: Services, job: Job, after: EventId | None) -> None:
-        self._service, self._job_id, self._last = service, job.id, after
+    def __init__(self, service: Services, job: Job, after: EventId | None, *, new: bool) -> None:
+        self._service, self._job_id, self._last, self._new = service, job.id, after, new
         self._log_unread = False
         # When the row speaks, unless the stream's own end comes first.
         self._row_speaks_at: float | None = None
@@ -62,7 +64,8 @@ class JobStream:
 
     def frames(self) -> Iterator[str]:
         heartbeat_s = self._service.settings.timing.sse_heartbeat_s
-        with self._service.hub.follow(self._job_id) as reader:
+        # Of a new job the log holds nothing; what may come before we listen is a hole like any other.
+        with self._service.hub.follow(self._job_id, read_log=not self._new) as reader:
             yield f"retry: {RECONNECT_MS}\n\n"
             beat_at = time.monotonic() + heartbeat_s
             while True:
@@ -91,14 +94,13 @@ class JobStream:
         return self._row_speaks_at is not None and time.monotonic() >= self._row_speaks_at
 
     def _advance(self, news: News) -> Iterator[Event | str]:
-        if news.row_is_final and self._row_speaks_at is None:
+        ends_silently = news.row_is_final and self._row_speaks_at is None
+        if ends_silently:
             self._row_speaks_at = time.monotonic() + FINAL_GRACE_S
-        if news.read_log or self._log_unread:
+        if news.read_log or self._log_unread or ends_silently:
             yield from self._replay()
         for event in news.events:
-            # What came before the first of all would have been read when the stream was opened.
-            first = self._last is None and _begins_attempt(event.id)
-            if self._is_news(event) and not first and not self._is_next(event.id):
+            if self._is_news(event) and not self._is_next(event.id):
                 yield from self._replay()
             if self._is_news(event):
                 yield from self._pass_on(event)
@@ -115,7 +117,7 @@ class JobStream:
             yield from self._pass_on(event)
 
     def _pass_on(self, event: Event) -> Iterator[Event | str]:
-        begins = _begins_attempt(event.id) and (self._last is None or event.id.attempt > self._last.attempt)
+        begins = event.id.seq <= 1 and (self._last is None or event.id.attempt > self._last.attempt)
         if not begins and not self._is_next(event.id):
             # Its id is the place before the hole, so that a reader who comes back asks from there.
             place = self._last or EventId(event.id.attempt, 0)
@@ -127,7 +129,9 @@ class JobStream:
         return self._last is None or event.id > self._last
 
     def _is_next(self, event_id: EventId) -> bool:
-        return self._last is not None and event_id == (self._last.attempt, self._last.seq + 1)
+        if self._last is None:
+            return event_id == FIRST
+        return event_id == (self._last.attempt, self._last.seq + 1)
 
     def _last_word(self) -> Iterator[Event | str]:
         """The final status as the row has it, for a stream that lost its own."""
@@ -143,10 +147,6 @@ class JobStream:
         last = self._last or EventId(job.attempt, 0)
         next_id = EventId(last.attempt, last.seq + 1) if last.attempt >= job.attempt else EventId(job.attempt, 1)
         yield Event(next_id, "status", job.status_data() | {"from_database": True})
-
-
-def _begins_attempt(event_id: EventId) -> bool:
-    return event_id.seq <= 1
 
 
 def encode(type_: str, data: dict[str, Any], event_id: EventId) -> str:

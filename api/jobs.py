@@ -143,7 +143,7 @@ def remove_job(path: JobPath) -> dict[str, Any]:
 
 def _accepted(job: Job, *, replayed: bool) -> Response:
     if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
-        response = stream_response(services(), job, after=None)
+        response = stream_response(services(), job, after=None, new=not replayed)
     else:
         response = jsonify(job_view(job, with_request=True))
         response.status_code = 202

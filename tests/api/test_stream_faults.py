@@ -104,7 +104,7 @@ def test_a_reader_of_a_deleted_job_is_let_go(server: Server) -> None:
 
 
 def test_a_reader_that_is_slower_than_its_job_misses_nothing() -> None:
-    reader = event_hub.Reader()
+    reader = event_hub.Reader(read_log=True)
     assert reader.take(0).read_log
     events = [Event(EventId(1, number), "delta", {"text": str(number)}) for number in range(1, 3000)]
     for event in events[: event_hub.MAX_WAITING]:

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+import redis
 import requests
 from urllib3.connection import HTTPConnection
 
 from tests.api.conftest import Server
 from tests.api.following import TIMEOUT_S, as_messages, follow_to_end, seen, submit_and_follow, text_of
 from vlmq.client import Client
+from vlmq.events import Event, EventId
 
 BODY: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
 STREAM = {"Accept": "text/event-stream"}
@@ -120,6 +122,24 @@ def test_whoever_prefers_a_stream_gets_one(server: Server, accept: str) -> None:
         assert response.headers["Content-Type"] == "text/event-stream"
         server.worker.run(response.headers["Location"].removeprefix("/v1/jobs/"), "here")
         assert text_of(list(messages)) == "here"
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_beginning_that_was_announced_before_anybody_listened_is_read_from_the_log(
+    server: Server, goes_on: bool
+) -> None:
+    with submit_and_follow(server) as (response, messages):
+        job_id = response.headers["Location"].removeprefix("/v1/jobs/")
+        job = server.worker.claim(job_id)
+        client = redis.Redis.from_url(server.redis_url)
+        client.xadd(f"vlmq:job:{job_id}:events", {"type": "delta", "data": '{"text": "one "}'}, id="1-1")
+        if goes_on:
+            server.worker.event_log.append([(job_id, Event(EventId(1, 2), "delta", {"text": "two"}))])
+            assert [next(messages).id, next(messages).id] == ["1-1", "1-2"]
+        else:
+            server.worker.write_end(job, "one ")
+            first, last = messages
+            assert (first.id, first.event, last.id, last.event) == ("1-1", "delta", "1-2", "status")
 
 
 def test_the_client_submits_and_follows_in_one_request(server: Server) -> None:
