@@ -37,6 +37,7 @@ def make_celery(settings: Settings) -> Celery:
         accept_content=["json"],
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         worker_prefetch_multiplier=1,
+        worker_disable_rate_limits=True,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
