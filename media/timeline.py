@@ -4,6 +4,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -33,9 +35,27 @@ class Timeline:
     step: int | None = None
     counted: bool = False
 
+    def seconds(self, tick: Fraction) -> Sequence[float]:
+        """Display times in seconds from the first frame on, where a tick is `tick` seconds."""
+        return _Seconds(self.times, tick)
+
     def key_before(self, frame: int) -> int:
         """Position in `key_frames` of the last one not after `frame`."""
         return max(0, bisect_right(self.key_frames, frame) - 1)
+
+
+class _Seconds(Sequence[float]):
+    """Computed when asked for: an hour has a hundred thousand, of which a few dozen are wanted."""
+
+    def __init__(self, times: Sequence[int], tick: Fraction) -> None:
+        self._times, self._first = times, times[0]
+        self._numerator, self._denominator = tick.as_integer_ratio()
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self._times[index] - self._first) * self._numerator / self._denominator
 
 
 def indexed_timeline(stream: VideoStream) -> Timeline | None:

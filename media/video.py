@@ -1,6 +1,5 @@
 """One video's bytes -> RGB frames. Runs in a decoding child only."""
 
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -98,7 +97,7 @@ def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -
     stream = video.stream
     tick = _time_base(stream)
     total = len(timeline.times)
-    times = array("d", (float((time - timeline.times[0]) * tick) for time in timeline.times))
+    times = timeline.seconds(tick)
     duration = times[-1] + float(timeline.last_duration * tick)
     fps = _frame_rate(stream, total, duration)
     check_extent(job, duration, fps)
