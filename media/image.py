@@ -103,7 +103,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         # Sixteen bits of grey; Pillow's own conversion cuts them off instead of scaling.
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        # Pillow would copy.
+        return image if image.mode == "RGB" else image.convert("RGB")
     image = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
