@@ -99,9 +99,7 @@ def _within(width: int, height: int, max_pixels: int) -> tuple[int, int]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Sixteen bits of grey; Pillow's own conversion cuts them off instead of scaling.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    image = _eight_bits(image)
     if not image.has_transparency_data:
         # Pillow would copy.
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -109,3 +107,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Sixteen bits a channel as eight, with the one transparent colour that a PNG may name beside them."""
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion cuts the upper bits off instead of scaling.
+        grey = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8))
+        if isinstance(clear, int):
+            image.putalpha(Image.fromarray(np.where(grey == clear, 0, 255).astype(np.uint8)))
+    elif image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        # Pillow has scaled the pixels already, but not the colour to compare them with.
+        image.info["transparency"] = tuple(channel >> 8 for channel in clear)
+    return image

@@ -1,13 +1,15 @@
 """One video's bytes -> RGB frames. Runs in a decoding child only."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -104,12 +106,13 @@ def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -
     chosen = choose_frames(times, duration, float(tick), job.sampling)
     if not chosen:
         raise _invalid(f"has no frames in the clip that is asked for; it lasts {duration:.3f} s")
-    make = READERS.get(job.backend)
-    if make is None:
-        reader: Reader = FrameReader(video.container, stream, timeline)
-    else:
+    reader: Reader = FrameReader(video.container, stream, timeline)
+    mirror = None
+    if (make := READERS.get(job.backend)) is not None:
+        # Other libraries turn their frames, but neither mirror them nor say that they should be.
+        mirror = _mirror(next(reader.read(chosen[:1])))
         reader = make(video.source, timeline, float(tick))
-    _write(reader.read(chosen), len(chosen), job, sink)
+    _write(reader.read(chosen), len(chosen), mirror, job, sink)
     return VideoFacts(
         timestamps=tuple(times[index] for index in chosen),
         frame_indices=tuple(chosen),
@@ -119,7 +122,7 @@ def _decode(job: VideoJob, video: _Video, timeline: Timeline, sink: PixelSink) -
     )
 
 
-def _write(frames: Iterator[VideoFrame], count: int, job: VideoJob, sink: PixelSink) -> None:
+def _write(frames: Iterator[VideoFrame], count: int, mirror: int | None, job: VideoJob, sink: PixelSink) -> None:
     """Scale while decoding, so that no more than the result and one frame are held."""
     pixels = None
     width = height = turns = 0
@@ -127,13 +130,25 @@ def _write(frames: Iterator[VideoFrame], count: int, job: VideoJob, sink: PixelS
         if pixels is None:
             width, height = _scaled(frame.width, frame.height, job.sampling.max_pixels)
             turns = round(frame.rotation / 90) % 4
+            mirror = _mirror(frame) if mirror is None else mirror
             shape = (width, height) if turns % 2 else (height, width)
             pixels = sink.allocate((count, *shape, 3))
         if (frame.width, frame.height) == (width, height):
             picture = frame.to_ndarray(format="rgb24")
         else:
             picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
-        pixels[position] = np.rot90(picture, turns)
+        turned = np.rot90(picture, turns)
+        pixels[position] = turned if mirror is None else np.flip(turned, mirror)
+
+
+def _mirror(frame: VideoFrame) -> int | None:
+    """The axis along which its display matrix flips it, once it is turned by its angle; None if it does not."""
+    found: Any = frame.side_data  # PyAV's annotations know no kinds
+    matrix = found.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return None
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    return round(frame.rotation / 90) % 2 if a * d < b * c else None
 
 
 def _picture_stream(container: InputContainer) -> VideoStream:

@@ -9,10 +9,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def picture(width: int, height: int, seed: int = 0) -> Pixels:
@@ -30,15 +32,15 @@ def image_bytes(pixels: Pixels | Image.Image, kind: str, **options: Any) -> byte
 
 def png_bomb(side: int) -> bytes:
     """A small PNG of side x side black pixels, one bit each."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     row = bytes(1 + (side + 7) // 8)
     press = zlib.compressobj(9)
     data = b"".join(press.compress(row) for _ in range(side)) + press.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return _PNG + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def moving(count: int, width: int = 160, height: int = 120) -> list[Pixels]:
@@ -76,13 +78,25 @@ def write_video(
     return path
 
 
-def write_sound(path: Path) -> Path:
+def write_sound(path: Path, pictures: list[Pixels] | None = None, *, cover: bool = False) -> Path:
+    """A second of silence, and `pictures` beside it: a film, or with `cover` what players show of a song."""
     with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("aac", rate=44100)
+        sound = output.add_stream("aac", rate=44100)
+        if pictures is not None:
+            stream = output.add_stream("mjpeg" if cover else "libx264", rate=30)
+            assert isinstance(stream, av.VideoStream)
+            stream.pix_fmt = "yuvj420p" if cover else "yuv420p"
+            stream.height, stream.width = pictures[0].shape[:2]
+            if cover:
+                stream.disposition = Disposition.attached_pic
+            for pixels in pictures:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                output.mux(stream.encode(picture))
+            output.mux(stream.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 44100), np.float32), format="fltp", layout="stereo")
         frame.sample_rate = 44100
-        output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
     return path
 
 
@@ -91,13 +105,29 @@ def every_frame(path: Path) -> Pixels:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def turn_quarter(path: Path) -> None:
-    """Write into an MP4's track header that players turn the picture a quarter clockwise, as phones do."""
+def turn(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Write into an MP4's track header that players show the point x, y at ax + cy, bx + dy."""
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd") + 4
     matrix = header + 40
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    turned = [number * 0x10000 for number in (a, b, 0, c, d, 0, 0, 0)]
+    data[matrix : matrix + 36] = struct.pack(">9i", *turned, 0x40000000)
     path.write_bytes(data)
+
+
+def turn_quarter(path: Path) -> None:
+    """A quarter clockwise, as phones write it."""
+    turn(path, 0, 1, -1, 0)
+
+
+def png_of_sixteen_bits(samples: NDArray[np.uint16], transparent: tuple[int, ...] = ()) -> bytes:
+    """`samples` are (height, width, channels): grey, grey and alpha, RGB or RGBA. Pillow writes grey ones only."""
+    height, width, channels = samples.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    key = _chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    return _PNG + header + key + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 def repeat_gif(path: Path, pixels: Pixels, count: int) -> Path:

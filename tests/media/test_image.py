@@ -11,7 +11,7 @@ from pytest_httpserver import HTTPServer
 
 from media.load import LocalFile, MediaLoader, RemoteUrl
 from tests.media.conftest import MakeLoader
-from tests.media.samples import Pixels, image_bytes, picture, png_bomb
+from tests.media.samples import Pixels, image_bytes, picture, png_bomb, png_of_sixteen_bits
 from vlmq.errors import ErrorCode, VlmqError
 
 
@@ -109,6 +109,40 @@ def test_sixteen_bits_of_grey_are_scaled_not_cut(loader: MediaLoader, store: Sto
     grey = np.tile(np.arange(0, 65536, 256, dtype=np.uint16), (4, 1))
     pixels = load(loader, store(image_bytes(Image.fromarray(grey), "PNG")))
     assert pixels[0, :, 0].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize(
+    ("samples", "transparent", "shown"),
+    [
+        ([[0xFFFF, 0x8000, 0x12FF], [0, 0, 0]], (), [[255, 128, 18], [0, 0, 0]]),
+        ([[0xFFFF, 0, 0, 0xFFFF], [0xFFFF, 0, 0, 0]], (), [[255, 0, 0], [255, 255, 255]]),
+        ([[0x8000, 0xFFFF], [0x8000, 0]], (), [[128, 128, 128], [255, 255, 255]]),
+        ([[0x8000], [0x1234]], (0x1234,), [[128, 128, 128], [255, 255, 255]]),
+        ([[0xFFFF, 0x8000, 0], [0x1234, 0, 0xFFFF]], (0x1234, 0, 0xFFFF), [[255, 128, 0], [255, 255, 255]]),
+    ],
+    ids=["RGB", "RGBA", "grey and alpha", "grey with a transparent one", "RGB with a transparent one"],
+)
+def test_sixteen_bits_of_every_kind_keep_their_colour_and_transparency(
+    loader: MediaLoader,
+    store: Store,
+    samples: list[list[int]],
+    transparent: tuple[int, ...],
+    shown: list[list[int]],
+) -> None:
+    pixels = np.array([samples, samples], np.uint16)
+    assert load(loader, store(png_of_sixteen_bits(pixels, transparent))).tolist() == [shown, shown]
+
+
+@pytest.mark.parametrize(("mode", "key"), [("1", None), ("L", None), ("L", 0), ("RGB", (0, 0, 0)), ("P", None)])
+def test_few_colours_come_as_they_are_with_the_transparent_one_white(
+    loader: MediaLoader, store: Store, mode: str, key: object
+) -> None:
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (0, 0, 4, 8))
+    data = image_bytes(image.convert(mode), "PNG", **({} if key is None else {"transparency": key}))
+    pixels = load(loader, store(data))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 7].tolist() == ([0, 0, 0] if key is None else [255, 255, 255])
 
 
 def test_cmyk_becomes_rgb(loader: MediaLoader, store: Store) -> None:

@@ -1,7 +1,9 @@
 """Videos through the whole way: a stored file, a child, frames; compared with a full decode in the test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -12,8 +14,9 @@ from av.video.stream import VideoStream
 from media.frame_reader import FrameReader
 from media.load import DecodedVideo, LocalFile, MediaLoader, VideoSampling
 from media.timeline import demuxed_timeline, indexed_timeline
-from tests.media.samples import every_frame, moving, turn_quarter, write_video
+from tests.media.samples import Pixels, every_frame, moving, turn, turn_quarter, write_sound, write_video
 from vlmq.sniff import MediaType
+from vlmq.video_backends import VideoBackend
 
 FAST_VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
 OPEN_GOP = {"g": "12", "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
@@ -110,6 +113,68 @@ def test_a_phones_video_stands_upright(loader: MediaLoader, tmp_path: Path) -> N
     video = load(loader, path, VideoSampling(num_frames=2))
     assert video.frames.shape == (2, 160, 120, 3)
     assert np.array_equal(video.frames[0], np.rot90(every_frame(path)[0], -1))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, -1), lambda pixels: pixels[::-1, ::-1]),
+        ((0, -1, 1, 0), lambda pixels: np.rot90(pixels, 1)),
+        ((-1, 0, 0, 1), lambda pixels: pixels[:, ::-1]),
+        ((1, 0, 0, -1), lambda pixels: pixels[::-1]),
+        ((0, 1, 1, 0), lambda pixels: pixels.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1)),
+    ],
+    ids=["half", "anticlockwise", "mirrored", "flipped", "transposed", "transversed"],
+)
+@pytest.mark.parametrize("backend", ["pyav", "opencv", "decord"])
+def test_a_video_that_is_turned_or_mirrored_is_shown_as_players_do(
+    loader: MediaLoader,
+    tmp_path: Path,
+    backend: VideoBackend,
+    matrix: tuple[int, int, int, int],
+    shown: Callable[[Pixels], Pixels],
+) -> None:
+    path = write_video(tmp_path / "video", "mp4", "libx264", moving(8))
+    stored = every_frame(path)
+    turn(path, *matrix)
+    video = loader.load_video(LocalFile(path), VideoSampling(frame_indices=(0, 5)), param="video", backend=backend)
+    for frame, pixels in zip(video.frames, stored[[0, 5]], strict=True):
+        assert frame.shape == shown(pixels).shape
+        assert np.abs(frame.astype(int) - shown(pixels)).mean() < 1
+
+
+def test_a_video_that_was_written_without_its_length_is_taken(loader: MediaLoader, tmp_path: Path) -> None:
+    written = write_video(tmp_path / "file", "mp4", "libx264", moving(40), options={"g": "10"})
+    # Through a pipe, as recorders of streams do: there is no way back to write how long it was.
+    with (
+        av.open(str(written)) as source,
+        (tmp_path / "video").open("wb") as file,
+        av.open(_Pipe(file), "w", format="matroska") as output,
+    ):
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    with av.open(str(tmp_path / "video")) as container:
+        assert container.duration is None
+    video = load(loader, tmp_path / "video", VideoSampling(num_frames=4))
+    assert (video.frame_indices, video.total_frames) == ((0, 10, 20, 30), 40)
+    assert video.duration == pytest.approx(40 / 30, abs=0.01)
+    assert np.array_equal(video.frames, every_frame(written)[[0, 10, 20, 30]])
+
+
+class _Pipe:
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+
+
+def test_sound_beside_the_pictures_is_left_aside(loader: MediaLoader, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "video", moving(30))
+    video = load(loader, path, VideoSampling(num_frames=3))
+    assert (video.frame_indices, video.total_frames) == ((0, 10, 20), 30)
+    assert np.array_equal(video.frames, every_frame(path)[[0, 10, 20]])
 
 
 def test_frames_are_scaled_down_on_request(loader: MediaLoader, clip: Path) -> None:

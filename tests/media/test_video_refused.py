@@ -83,6 +83,28 @@ def test_sound_alone_is_refused_and_called_so(loader: MediaLoader, tmp_path: Pat
     assert error.message == "The video has sound but no pictures."
 
 
+def test_a_song_with_a_cover_is_sound_alone(loader: MediaLoader, tmp_path: Path) -> None:
+    error = refusal(loader, write_sound(tmp_path / "song", moving(1), cover=True))
+    assert error.code is ErrorCode.VIDEO_INVALID
+    assert error.message == "The video has sound but no pictures."
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_video_that_begins_without_its_only_key_frame_is_refused(
+    loader: MediaLoader, tmp_path: Path, container: str
+) -> None:
+    whole = write_video(tmp_path / "whole", "mp4", "libx264", moving(40), options={"g": "1000", "sc_threshold": "0"})
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "video"), "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number and packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    error = refusal(loader, tmp_path / "video")
+    assert error.code is ErrorCode.VIDEO_INVALID
+    assert "damaged" in error.message
+
+
 def test_a_video_without_frames_is_refused(loader: MediaLoader, tmp_path: Path) -> None:
     path = tmp_path / "video"
     with av.open(str(path), "w", format="mp4", options={"movflags": "empty_moov"}) as output:
