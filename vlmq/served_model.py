@@ -50,7 +50,8 @@ class ServedModel(BaseModel):
         else:
             usable = given in (None, *DEVICE_MAPS)
         if not usable:
-            raise ValueError(f"it takes {', '.join(DEVICE_MAPS)}, or a GPU's number or \"cpu\" for each module's name")
+            each = f"it takes {', '.join(DEVICE_MAPS)}, or a GPU's number or \"cpu\" for each module's name"
+            raise ValueError(f"{each}; a model that is on one device names it as device")
         return given
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from engine.types import (
 )
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
-from tests.engine.listening import end_of, read_ends, run
+from tests.engine.listening import end_of, read_ends, run, text_of
 from vlmq.errors import ErrorCode, VlmqError
 
 LENGTH = 12
@@ -76,6 +76,7 @@ def test_tokens_are_those_of_plain_transformers(
     # A small model may say the same of a picture that is wrong by a little, but never with the same scores.
     torch.testing.assert_close(torch.stack(seen), torch.stack(plain))
     assert end.completion_tokens == len(expected)
+    assert text_of(events, "only") == end.text
     assert end.text == loaded.checkpoint.tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")
     assert isinstance(started, Started)
     assert started.prompt_tokens == inputs["input_ids"].shape[1]

@@ -63,7 +63,7 @@ def media_root(
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, media_root: Path) -> Iterator[Stack]:
     stack = Stack(
         tmp_path_factory.mktemp("guides") / "data",

@@ -1,14 +1,19 @@
-"""Every example of the guide "Multimodal templates", as a job on the bundled model. docs/coverage.md lists them."""
+"""Every example of the guide "Multimodal templates", as a job on the bundled model. docs/coverage.md lists them.
+
+Those with a video are in test_video_inputs.py.
+"""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from pytest_httpserver import HTTPServer
 
-from checkpoints.scenes import Clip, Scene
-from tests.guides.ask import MODEL, Service, system, text, user
+from checkpoints.scenes import Scene
+from tests.guides.ask import MODEL, Service, assistant, system, text, user
 
 # The guide's template for Llama 3.2 Vision.
 LLAMA = """{% for message in messages %}
@@ -50,10 +55,9 @@ OF_THIS_MODEL = """{% for message in messages %}
 """
 
 PIRATE = "You are a friendly chatbot who always responds in the style of a pirate"
-MOVES = "Which direction does the {} move?"
 
 
-@pytest.fixture(params=["url", "path", "base64", "data url", "openai", "file_id"])
+@pytest.fixture(params=["url", "path", "base64", "data url", "openai chat", "openai response", "file_id"])
 def picture(request: pytest.FixtureRequest, web: HTTPServer, media_root: Path, service: Service) -> dict[str, Any]:
     """The guide's picture in each form that a part can take."""
     encoded = base64.b64encode((media_root / "cats.png").read_bytes()).decode()
@@ -62,34 +66,28 @@ def picture(request: pytest.FixtureRequest, web: HTTPServer, media_root: Path, s
         "path": {"type": "image", "path": "cats.png"},
         "base64": {"type": "image", "base64": encoded},
         "data url": {"type": "image", "url": f"data:image/png;base64,{encoded}"},
-        "openai": {"type": "image_url", "image_url": {"url": web.url_for("/cats.png")}},
+        "openai chat": {"type": "image_url", "image_url": {"url": web.url_for("/cats.png")}},
+        "openai response": {"type": "input_image", "image_url": web.url_for("/cats.png")},
     }
     if request.param == "file_id":
         return {"type": "image", "file_id": service.client.upload(media_root / "cats.png")}
     return forms[request.param]
 
 
-@pytest.fixture(params=["url", "path", "base64", "openai", "file_id"])
-def video(request: pytest.FixtureRequest, web: HTTPServer, media_root: Path, service: Service) -> dict[str, Any]:
-    """The guide's video in each form that a part can take."""
-    forms: dict[str, dict[str, Any]] = {
-        "url": {"type": "video", "url": web.url_for("/bunny.mp4")},
-        "path": {"type": "video", "path": "bunny.mp4"},
-        "base64": {"type": "video", "base64": base64.b64encode((media_root / "bunny.mp4").read_bytes()).decode()},
-        "openai": {"type": "video_url", "video_url": {"url": web.url_for("/bunny.mp4")}},
-    }
-    if request.param == "file_id":
-        return {"type": "video", "file_id": service.client.upload(media_root / "bunny.mp4")}
-    return forms[request.param]
-
-
-def direction(service: Service, clip: Clip, part: dict[str, Any]) -> str:
-    return service.answer([user(part, text(MOVES.format(clip.things[0].name)))])
-
-
 def test_a_system_message_and_a_picture_in_every_form(service: Service, picture: dict[str, Any], cats: Scene) -> None:
-    messages = [system("You describe shapes."), user(picture, text("What is this?"))]
+    question = {"type": "input_text" if picture["type"] == "input_image" else "text", "text": "What is this?"}
+    messages = [system("You describe shapes."), user(picture, question)]
     assert service.answer(messages, return_full_text=False) == f"a {cats.things[0].name}"
+
+
+def test_a_picture_in_the_request_itself(service: Service, media_root: Path, cats: Scene) -> None:
+    messages = [user({"type": "image", "upload": "cats"}, text("What is this?"))]
+    job = {"model": MODEL, "messages": messages, "generation": {"do_sample": False}}
+    files = {"cats": (media_root / "cats.png").read_bytes()}
+    created = requests.post(f"{service.url}/v1/jobs", data={"job": json.dumps(job)}, files=files, timeout=60)
+    assert created.status_code == 202, created.text
+    done = service.client.wait(created.json()["id"], timeout_s=60)
+    assert done.output_text == f"a {cats.things[0].name}"
 
 
 def test_the_pirate_is_asked_as_in_the_guide(service: Service, web: HTTPServer) -> None:
@@ -99,78 +97,52 @@ def test_the_pirate_is_asked_as_in_the_guide(service: Service, web: HTTPServer) 
     assert PIRATE in service.get(f"/v1/jobs/{job.id}/prompt").json()["text"]
 
 
-def test_a_chat_is_rendered_and_counted_without_running(service: Service, web: HTTPServer) -> None:
-    messages = [system(PIRATE), user({"type": "image", "url": web.url_for("/cats.png")}, text("What are these?"))]
+CATS, BEE = ({"type": "image", "path": name} for name in ("cats.png", "bee.jpg"))
+BUNNY = {"type": "video", "path": "bunny.mp4", "timestamps": [0, 1.5, 3.1, 4.5]}
+
+
+@pytest.mark.parametrize(
+    ("turns", "images", "frames"),
+    [
+        ([user(text("Hello"))], 0, 0),
+        ([user(CATS, text("What are these?"))], 1, 0),
+        ([user(CATS, text("What is this?")), assistant("a circle"), user(BEE, text("And this?"))], 2, 0),
+        ([user(BUNNY, text("What do you see in this video?"))], 0, 4),
+        ([user(CATS, BUNNY, BUNNY, text("What is in both?"))], 1, 8),
+    ],
+    ids=["text", "image", "images", "video", "image and videos"],
+)
+def test_a_chat_is_rendered_and_counted_without_running(
+    service: Service, turns: list[dict[str, Any]], images: int, frames: int
+) -> None:
+    messages = [system(PIRATE), *turns]
     answer = service.post("/v1/prompts/render", {"model": MODEL, "messages": messages})
     assert answer.status_code == 200, answer.text
     rendered = answer.json()
     assert PIRATE in rendered["text"]
-    assert rendered["images"] == 1
-    usage = service.run(messages).raw["usage"]
+    assert (rendered["images"], rendered["frames"]) == (images, frames)
+    job = service.run(messages).raw
+    usage = job["usage"]
     assert {name: usage[name] for name in rendered["tokens"]} == rendered["tokens"]
-    assert 0 < usage["image_tokens"] < usage["prompt_tokens"]
-
-
-def test_a_video_in_every_form(service: Service, video: dict[str, Any], bunny: Clip) -> None:
-    assert direction(service, bunny, video) == bunny.direction
-
-
-@pytest.mark.parametrize("backend", ["pyav", "opencv", "decord"])
-@pytest.mark.parametrize("sampling", [{"num_frames": 8}, {"num_frames": 16}, {"fps": 1}], ids=str)
-def test_frames_are_sampled_by_number_and_by_rate_with_every_backend(
-    service: Service, bunny: Clip, backend: str, sampling: dict[str, Any]
-) -> None:
-    part = {"type": "video", "path": "bunny.mp4", "video_load_backend": backend, **sampling}
-    job = service.run([user(part, text(MOVES.format(bunny.things[0].name)))])
-    assert str(job.output_text).strip() == bunny.direction
-    seen = job.raw["manifest"]["media"][0]
-    assert len(seen["frame_timestamps_s"]) == sampling.get("num_frames", 10)
-    assert job.raw["usage"]["frames"] == len(seen["frame_timestamps_s"])
-
-
-def test_thirty_two_frames_as_in_the_guide(service: Service) -> None:
-    part = {"type": "video", "path": "bunny.mp4", "num_frames": 32, "video_load_backend": "decord"}
-    job = service.run([user(part, text("What do you see in this video?"))])
-    assert job.raw["usage"]["frames"] == 32
-
-
-@pytest.mark.parametrize(
-    "sampling",
-    [{"frame_indices": [0, 6, 12, 18, 24, 30, 36, 39]}, {"timestamps": [0, 1.5, 3, 4.5, 6, 7.5, 9, 9.75]}],
-    ids=["frame_indices", "timestamps"],
-)
-def test_frames_are_chosen_by_hand(service: Service, bunny: Clip, sampling: dict[str, Any]) -> None:
-    part = {"type": "video", "path": "bunny.mp4", **sampling}
-    job = service.run([user(part, text(MOVES.format(bunny.things[0].name)))])
-    assert str(job.output_text).strip() == bunny.direction
-    assert job.raw["manifest"]["media"][0]["frame_timestamps_s"] == [0, 1.5, 3, 4.5, 6, 7.5, 9, 9.75]
-
-
-def test_a_list_of_frames_is_a_video(service: Service, bunny: Clip, tmp_path: Path) -> None:
-    ids = []
-    for number, moment in enumerate((0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)):
-        file = tmp_path / f"{number}.png"
-        bunny.at(moment).draw(256).save(file)
-        ids.append(service.client.upload(file))
-    frames = [{"file_id": file_id} for file_id in ids]
-    assert direction(service, bunny, {"type": "video", "frames": frames, "fps": 1}) == bunny.direction
-    backwards = direction(service, bunny, {"type": "video", "frames": frames[::-1], "fps": 1})
-    assert backwards != bunny.direction
-
-
-def test_two_clips_of_one_video_have_two_answers(service: Service, bunny: Clip, there_and_back: Clip) -> None:
-    part = {"type": "video", "path": "both.mp4", "num_frames": 8}
-    assert direction(service, bunny, part | {"start": 0, "end": 9.75}) == bunny.direction
-    assert direction(service, bunny, part | {"start": 10, "end": 20}) == there_and_back.direction
+    assert (usage["images"], usage["frames"]) == (images, frames)
+    assert (usage["image_tokens"] > 0, usage["video_tokens"] > 0) == (images > 0, frames > 0)
+    assert usage["image_tokens"] + usage["video_tokens"] < usage["prompt_tokens"]
+    assert rendered["media"] == job["manifest"]["media"]
+    assert rendered["text"] == service.get(f"/v1/jobs/{job['id']}/prompt").json()["text"]
 
 
 def test_the_guides_own_template_is_used(service: Service) -> None:
     """Text alone: its image token is Llama's; tests/engine/test_guide_template.py has a checkpoint with that."""
-    messages = [system("You describe shapes."), user(text("Hello"))]
-    job = service.run(messages, chat_template=LLAMA)
-    prompt = service.get(f"/v1/jobs/{job.id}/prompt").json()["text"]
-    assert "<|start_header_id|>system<|end_header_id|>" in prompt
-    assert prompt.rstrip().endswith("<|start_header_id|>assistant<|end_header_id|>")
+    parts = [system("You describe shapes."), user(text("Hello"))]
+    strings = [{"role": "system", "content": "You describe shapes."}, {"role": "user", "content": "Hello"}]
+    prompts = []
+    for messages in (parts, strings):
+        job = service.run(messages, chat_template=LLAMA)
+        prompts.append(service.get(f"/v1/jobs/{job.id}/prompt").json()["text"])
+    assert prompts[0] == prompts[1]
+    assert "<|start_header_id|>system<|end_header_id|>\n\n\nYou describe shapes.\n<|eot_id|>" in prompts[0]
+    assert "<|start_header_id|>user<|end_header_id|>\n\n\nHello\n<|eot_id|>" in prompts[0]
+    assert prompts[0].rstrip().endswith("<|start_header_id|>assistant<|end_header_id|>")
 
 
 def test_the_guides_template_with_another_models_image_is_refused_by_name(service: Service, web: HTTPServer) -> None:
@@ -189,6 +161,17 @@ def test_a_template_that_handles_parts_as_the_guides_does_is_answered(
         service.answer([user(picture, text("What is this?"))], chat_template=OF_THIS_MODEL)
         == f"a {cats.things[0].name}"
     )
+
+
+def test_a_stored_template_is_used_in_the_version_that_is_named(service: Service, cats: Scene) -> None:
+    for source in (OF_THIS_MODEL, LLAMA):
+        stored = {"name": "parts", "kind": "chat", "chat_template": source}
+        assert service.post("/v1/templates", stored).status_code == 201
+    messages = [user(CATS, text("What is this?"))]
+    first = {"name": "parts", "version": 1}
+    assert service.answer(messages, chat_template=first) == f"a {cats.things[0].name}"
+    newest = service.run([user(text("Hello"))], chat_template={"name": "parts"})
+    assert "<|start_header_id|>user" in service.get(f"/v1/jobs/{newest.id}/prompt").json()["text"]
 
 
 def test_a_prompt_template_takes_media_and_words(service: Service, web: HTTPServer, cats: Scene) -> None:

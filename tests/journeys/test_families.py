@@ -24,6 +24,7 @@ from tasks.video_sampling import SamplingRules
 from tests.engine.families import FAMILIES, save_family
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
+from tests.processes import until
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell, make_celery
 from vlmq.events import EventLog
@@ -122,6 +123,7 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
             clips = [_clip(media, video)] * count(chat, "video")
             text, tokens = _plain_answer(folder, chat, sender.images, clips)
             assert job["output_text"] == text, case
+            assert _streamed(event_log, job["id"]) == text, case
             assert job["usage"]["completion_tokens"] == tokens
             assert (job["usage"]["images"], job["usage"]["frames"]) == (len(sender.images), FRAMES * len(clips))
     finally:
@@ -129,6 +131,12 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
         held.stop()
         app.extensions[EXTENSION].close()
         app.extensions[EXTENSION].database.dispose()
+
+
+def _streamed(event_log: EventLog, job_id: str) -> str:
+    """All deltas of a job's stream together, once it has ended."""
+    until(lambda: any(event.is_final for event in event_log.read(job_id)), what="the last event")
+    return "".join(event.data["text"] for event in event_log.read(job_id) if event.type == "delta")
 
 
 def _clip(media: MediaLoader, video: Path) -> VideoClip:

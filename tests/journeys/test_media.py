@@ -174,6 +174,7 @@ def test_a_file_in_the_same_request_is_seen(stack: Stack, client: Client, film: 
     [
         ({"path": "film.mp4", "frame_indices": [24]}, "invalid_request"),
         ({"path": "film.mp4", "timestamps": [9.0]}, "invalid_request"),
+        ({"path": "film.mp4", "num_frames": 17}, "invalid_request"),  # the checkpoint takes 16 at most
         ({"path": "film.mp4", "start": 99.0}, "video_invalid"),
         ({"path": "film.mp4", "backend": "torchvision"}, "unsupported_parameter"),
     ],

@@ -1,4 +1,4 @@
-"""Two served models in one service: each with its own worker and queue, and its own settings."""
+"""Several served models in one service: each with its own worker and queue, and its own settings."""
 
 import json
 from collections.abc import Iterator
@@ -21,6 +21,11 @@ device = "cpu"
 checkpoint = {json.dumps(str(BUNDLED_CHECKPOINT))}
 device = "cpu"
 quantization = "quanto-int8"
+
+[slow]
+checkpoint = "scripted"
+engine = "scripted"
+max_in_flight = 1
 """
 
 
@@ -43,7 +48,7 @@ def client(stack: Stack) -> Client:
 
 def test_each_model_has_a_worker_of_its_own(stack: Stack, client: Client) -> None:
     assert {"worker --model plain", "worker --model small"} <= set(stack.parts())
-    plain, small = client.models()
+    plain, small, _ = client.models()
     assert (plain["state"], small["state"]) == ("ready", "ready")
     assert plain["details"]["quantization"] is None
     assert small["details"]["quantization"] == "quanto-int8"
@@ -65,3 +70,16 @@ def test_both_answer_about_the_same_picture(client: Client, tmp_path: Path) -> N
         done = client.wait(job.id, timeout_s=60)
         assert done.status == "completed", done.error
         assert done.output_text == f"a {scene.things[0].name}"
+
+
+def test_one_models_jobs_go_on_while_another_models_wait(client: Client) -> None:
+    def submit(model: str, text: str) -> str:
+        return client.submit([{"role": "user", "content": text}], model=model).id
+
+    waiting = [submit("slow", json.dumps({"tokens": 10_000, "step_ms": 20})) for _ in range(3)]
+    for name in ("plain", "small", "plain", "small"):
+        assert client.wait(submit(name, "Hello"), timeout_s=60).status == "completed"
+    assert [client.get(job_id).status for job_id in waiting[1:]] == ["queued", "queued"]
+    for job_id in waiting:
+        client.cancel(job_id)
+        assert client.wait(job_id, timeout_s=60).status == "cancelled"
