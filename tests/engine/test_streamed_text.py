@@ -1,4 +1,4 @@
-"""What a reader of the stream sees, whatever tokens the model says, with tokenizers of three kinds."""
+"""What a reader of the stream sees, whatever tokens the model says, with tokenizers of four kinds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.generate_engine import GenerateEngine
@@ -21,19 +21,26 @@ TEXT = "Grün 字 🙂 e\u0301 👩‍👩‍👧‍👦 done!"
 MARKS = ("<image>", "<end_of_utterance>", "<fake_token_around_image>")
 
 
-def wrapped(bare: Tokenizer) -> Any:
+def wrapped(bare: Tokenizer, special: tuple[str, ...] = MARKS) -> Any:
     make: Any = hf.PreTrainedTokenizerFast
     made = make(tokenizer_object=bare, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", bos_token="<s>")
-    made.add_special_tokens({"additional_special_tokens": list(MARKS)})
+    made.add_special_tokens({"additional_special_tokens": list(special)})
     return made
 
 
-def byte_level() -> Any:
+def byte_level(special: tuple[str, ...] = MARKS) -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bare = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bare.decoder = decoders.ByteLevel()
-    return wrapped(bare)
+    return wrapped(bare, special)
+
+
+def unflagged() -> Any:
+    """An image's mark is a token like others, save that the processor names it."""
+    made = byte_level(MARKS[1:])
+    made.add_tokens([AddedToken(MARKS[0], normalized=False, special=False)])
+    return made
 
 
 def byte_fallback() -> Any:
@@ -54,7 +61,12 @@ def bundled() -> Any:
     return made
 
 
-KINDS: dict[str, Callable[[], Any]] = {"bundled": bundled, "byte_level": byte_level, "byte_fallback": byte_fallback}
+KINDS: dict[str, Callable[[], Any]] = {
+    "bundled": bundled,
+    "byte_level": byte_level,
+    "byte_fallback": byte_fallback,
+    "unflagged": unflagged,
+}
 Loaded = tuple[GenerateEngine, Checkpoint]
 
 
