@@ -57,6 +57,8 @@ P = "messages.0.content.0"
         (with_fields("model", "gpt-7"), "model_not_found", "model"),
         (with_fields("n", 10**9), "unknown_field", "n"),
         (with_fields("stream", True), "unknown_field", "stream"),
+        (with_fields("trust_remote_code", True), "unknown_field", "trust_remote_code"),
+        (with_fields("generation.trust_remote_code", True), "unknown_field", "generation.trust_remote_code"),
         (with_fields("priority", 10), "invalid_request", "priority"),
         (with_fields("priority", True), "invalid_request", "priority"),
         (with_fields("priority", "5"), "invalid_request", "priority"),

@@ -105,6 +105,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_name_the_model_and_the_f
         ('"device_map": "cuda"', "a model that is on one device names it as device"),
         ('"device_map": {"model": "disk"}', "it takes auto, balanced, sequential, or a GPU's number"),
         ('"device_map": {"model": -1}', "it takes auto, balanced, sequential, or a GPU's number"),
+        ('"trust_remote_code": true', "TRUST_REMOTE_CODE: Extra inputs are not permitted"),
         ('"device_map": {}', "it takes auto, balanced, sequential, or a GPU's number"),
     ],
 )
