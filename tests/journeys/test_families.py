@@ -22,6 +22,7 @@ from tasks.held_jobs import HeldJobs
 from tasks.run_job import JobRunner
 from tasks.video_sampling import SamplingRules
 from tests.engine.families import FAMILIES, save_family
+from tests.engine.families.family import Case
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
 from tests.processes import until
@@ -109,23 +110,29 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
     runner = JobRunner(settings, name, "w1", database, doorbell, conversations, engine, held, media.templates)
     app = create_app(settings)
     held.start()
+
+    def ask(case: Case) -> tuple[dict[str, Any], list[Pixels]]:
+        sender = Sender(app.test_client(), video)
+        posted = app.test_client().post("/v1/jobs", json=sender.request(name, CHATS[case]))
+        assert posted.status_code == 202, posted.json
+        assert posted.json is not None
+        assert runner.run_next()
+        return app.test_client().get(f"/v1/jobs/{posted.json['id']}").json or {}, sender.images
+
     try:
         for case in FAMILIES[name].cases:
-            chat, sender = CHATS[case], Sender(app.test_client(), video)
-            posted = app.test_client().post("/v1/jobs", json=sender.request(name, chat))
-            assert posted.status_code == 202, posted.json
-            assert posted.json is not None
-            assert runner.run_next()
-            job = app.test_client().get(f"/v1/jobs/{posted.json['id']}").json
-            assert job is not None
+            job, images = ask(case)
             assert job["status"] == "completed", (case, job)
-
-            clips = [_clip(media, video)] * count(chat, "video")
-            text, tokens = _plain_answer(folder, chat, sender.images, clips)
+            clips = [_clip(media, video)] * count(CHATS[case], "video")
+            text, tokens = _plain_answer(folder, CHATS[case], images, clips)
             assert job["output_text"] == text, case
             assert _streamed(event_log, job["id"]) == text, case
             assert job["usage"]["completion_tokens"] == tokens
-            assert (job["usage"]["images"], job["usage"]["frames"]) == (len(sender.images), FRAMES * len(clips))
+            assert (job["usage"]["images"], job["usage"]["frames"]) == (len(images), FRAMES * len(clips))
+        for case in CHATS.keys() - set(FAMILIES[name].cases):
+            job, _ = ask(case)
+            assert (job["status"], job["attempts"]) == ("failed", 1), (case, job)
+            assert job["error"]["code"] in ("unsupported_modality", "template_error"), (case, job)
     finally:
         engine.close()
         held.stop()

@@ -50,6 +50,10 @@ def test_each_model_has_a_worker_of_its_own(stack: Stack, client: Client) -> Non
     assert {"worker --model plain", "worker --model small"} <= set(stack.parts())
     plain, small, _ = client.models()
     assert (plain["state"], small["state"]) == ("ready", "ready")
+    assert (plain["details"]["attn_implementation"], plain["details"]["attn_reason"]) == (
+        "sdpa",
+        "flash-attn needs a CUDA device",
+    )
     assert plain["details"]["quantization"] is None
     assert small["details"]["quantization"] == "quanto-int8"
     assert small["details"]["weight_bytes_before"] == plain["details"]["weight_bytes"]
