@@ -10,6 +10,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from engine.chat import ChatRenderer
+from engine.hidden_tokens import hidden_tokens
 from engine.types import Modality, PromptRequest, RenderTemplate, VideoClip
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -37,6 +38,7 @@ class PromptBuilder:
 
     def __init__(self, processor: Any, modalities: frozenset[Modality], render: RenderTemplate | None = None) -> None:
         self._processor = processor
+        self._hidden = hidden_tokens(processor)
         self._chats = ChatRenderer(processor, modalities, render)
 
     def build(self, request: PromptRequest) -> Prompt:
@@ -54,8 +56,14 @@ class PromptBuilder:
             # Some families write a video's frames with the image token.
             of_images = self._image_tokens(request)
             image_tokens, video_tokens = of_images, image_tokens - of_images
-        lead = self._processor.tokenizer.decode(ids, skip_special_tokens=True) if request.return_full_text else ""
+        lead = self._readable(ids) if request.return_full_text else ""
         return Prompt(inputs, text, lead, request.continues, len(ids), image_tokens, video_tokens)
+
+    def _readable(self, ids: torch.Tensor) -> str:
+        """The prompt as a reader sees it, without the marks that no text of a model shows."""
+        shown = [token for token in ids.tolist() if token not in self._hidden]
+        text: str = self._processor.tokenizer.decode(shown, skip_special_tokens=True)
+        return text
 
     def _image_tokens(self, request: PromptRequest) -> int:
         """What the images cost without the videos."""

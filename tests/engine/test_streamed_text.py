@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.generate_engine import GenerateEngine
-from engine.types import CheckpointSettings, Delta, Finished, GenerationParameters
+from engine.types import CheckpointSettings, Delta, Finished, GenerationParameters, Picture, PromptRequest
 from tests.engine.families.llava import llava
 from tests.engine.listening import ask, run, text_of
 from vlmq.config import BUNDLED_CHECKPOINT
@@ -139,6 +139,15 @@ def test_marks_never_show_wherever_they_are_said(loaded: Loaded) -> None:
     assert "".join(end.text.split()) == "abcd"
     assert "<" not in "".join(shown)
     assert (end.finish_reason, end.completion_tokens) == ("stop", len(tokens))
+
+
+def test_the_prompt_in_front_of_a_full_text_shows_no_marks_either(loaded: Loaded, pictures: list[Picture]) -> None:
+    engine, _ = loaded
+    content = [{"type": "image"}, {"type": "text", "text": "hello"}]
+    prompt = PromptRequest([{"role": "user", "content": content}], pictures[:1], return_full_text=True)
+    lead = engine.prepare("any", prompt, GenerationParameters()).lead
+    assert "hello" in lead
+    assert not any(mark in lead for mark in MARKS)
 
 
 def test_an_end_mark_that_is_not_flagged_as_special_does_not_show_either(loaded: Loaded) -> None:
