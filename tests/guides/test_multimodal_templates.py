@@ -14,28 +14,9 @@ from pytest_httpserver import HTTPServer
 
 from checkpoints.scenes import Scene
 from tests.guides.ask import MODEL, Service, assistant, system, text, user
+from tests.vlmq.test_chat_templates import GUIDE
 
-# The guide's template for Llama 3.2 Vision.
-LLAMA = """{% for message in messages %}
-{% if loop.index0 == 0 %}{{ bos_token }}{% endif %}
-{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
-{% if message['content'] is string %}
-{{ message['content'] }}
-{% else %}
-{% for content in message['content'] %}
-{% if content['type'] == 'image' %}
-{{ '<|image|>' }}
-{% elif content['type'] == 'text' %}
-{{ content['text'] }}
-{% endif %}
-{% endfor %}
-{% endif %}
-{{ '<|eot_id|>' }}
-{% endfor %}
-{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}
-"""
-
-# The same with the bundled model's tokens, and without the line ends around parts that it has not been trained with.
+# The guide's template with the bundled model's tokens, and without line ends around parts, which it has not learned.
 OF_THIS_MODEL = """{% for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\n' }}
 {%- if message['content'] is string %}
@@ -137,7 +118,7 @@ def test_the_guides_own_template_is_used(service: Service) -> None:
     strings = [{"role": "system", "content": "You describe shapes."}, {"role": "user", "content": "Hello"}]
     prompts = []
     for messages in (parts, strings):
-        job = service.run(messages, chat_template=LLAMA)
+        job = service.run(messages, chat_template=GUIDE)
         prompts.append(service.get(f"/v1/jobs/{job.id}/prompt").json()["text"])
     assert prompts[0] == prompts[1]
     assert "<|start_header_id|>system<|end_header_id|>\n\n\nYou describe shapes.\n<|eot_id|>" in prompts[0]
@@ -147,7 +128,7 @@ def test_the_guides_own_template_is_used(service: Service) -> None:
 
 def test_the_guides_template_with_another_models_image_is_refused_by_name(service: Service, web: HTTPServer) -> None:
     picture = {"type": "image", "url": web.url_for("/cats.png")}
-    created = service.client.submit([user(picture, text("What is this?"))], model=MODEL, chat_template=LLAMA)
+    created = service.client.submit([user(picture, text("What is this?"))], model=MODEL, chat_template=GUIDE)
     job = service.client.wait(created.id, timeout_s=60)
     assert (job.status, job.raw["error"]["code"]) == ("failed", "template_error")
     assert "<|image_pad|>" in job.raw["error"]["message"]
@@ -164,7 +145,7 @@ def test_a_template_that_handles_parts_as_the_guides_does_is_answered(
 
 
 def test_a_stored_template_is_used_in_the_version_that_is_named(service: Service, cats: Scene) -> None:
-    for source in (OF_THIS_MODEL, LLAMA):
+    for source in (OF_THIS_MODEL, GUIDE):
         stored = {"name": "parts", "kind": "chat", "chat_template": source}
         assert service.post("/v1/templates", stored).status_code == 201
     messages = [user(CATS, text("What is this?"))]

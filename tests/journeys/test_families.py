@@ -19,6 +19,7 @@ from media.load import LocalFile, MediaLoader, VideoSampling
 from models.db import Database
 from tasks.conversation import ConversationLoader
 from tasks.held_jobs import HeldJobs
+from tasks.prompt_template import chat_renderer
 from tasks.run_job import JobRunner
 from tasks.video_sampling import SamplingRules
 from tests.engine.families import FAMILIES, save_family
@@ -26,6 +27,7 @@ from tests.engine.families.family import Case
 from tests.engine.families.reference import CHATS, count, plain_inputs, plain_tokens
 from tests.media.samples import Pixels, image_bytes, moving, picture, write_video
 from tests.processes import until
+from tests.vlmq.test_chat_templates import GUIDE
 from vlmq.config import Settings
 from vlmq.doorbell import Doorbell, make_celery
 from vlmq.events import EventLog
@@ -101,7 +103,7 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
     save_family(name, folder)
     served = ServedModel(checkpoint=str(folder))
     settings = settings.model_copy(update={"models": {name: served}})
-    engine = load_engine(CheckpointSettings(served.checkpoint, device="cpu"))
+    engine = load_engine(CheckpointSettings(served.checkpoint, device="cpu"), chat_renderer(media.templates))
     held = HeldJobs(settings, "w1", database, engine, event_log)
     files = FileStore(settings.files_dir)
     rules = SamplingRules(served, engine.description.video_defaults, settings.limits.max_video_frames)
@@ -111,9 +113,9 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
     app = create_app(settings)
     held.start()
 
-    def ask(case: Case) -> tuple[dict[str, Any], list[Pixels]]:
+    def ask(case: Case, **fields: Any) -> tuple[dict[str, Any], list[Pixels]]:
         sender = Sender(app.test_client(), video)
-        posted = app.test_client().post("/v1/jobs", json=sender.request(name, CHATS[case]))
+        posted = app.test_client().post("/v1/jobs", json=sender.request(name, CHATS[case]) | fields)
         assert posted.status_code == 202, posted.json
         assert posted.json is not None
         assert runner.run_next()
@@ -133,6 +135,13 @@ def test_a_job_over_http_ends_with_what_plain_transformers_says(
             job, _ = ask(case)
             assert (job["status"], job["attempts"]) == ("failed", 1), (case, job)
             assert job["error"]["code"] in ("unsupported_modality", "template_error"), (case, job)
+        if name == "mllama":
+            # The guide's template was written for this family.
+            job, images = ask("turns", chat_template=GUIDE)
+            assert job["status"] == "completed", job
+            (folder / "chat_template.jinja").write_text(GUIDE)
+            text, tokens = _plain_answer(folder, CHATS["turns"], images, [])
+            assert (job["output_text"], job["usage"]["completion_tokens"]) == (text, tokens)
     finally:
         engine.close()
         held.stop()
