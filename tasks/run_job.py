@@ -1,7 +1,8 @@
 """The story of one job, top to bottom: claim, load its media, render its prompt, generate, and write down the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -98,9 +99,10 @@ class JobRunner:
             VlmqError: the job failed, or ran into its deadline.
             StoppedError: it was ended from outside.
         """
-        conversation = self._load_media(attempt, report)
-        # Once: what it fills in are users' words, which must not be taken for templates themselves.
-        fill_in(conversation.messages, attempt.job.request, self.templates, attempt.loading)
+        with _telling_what_cut_off(attempt):
+            conversation = self._load_media(attempt, report)
+            # Once: what it fills in are users' words, which must not be taken for templates themselves.
+            fill_in(conversation.messages, attempt.job.request, self.templates, attempt.loading)
         ladder = Ladder(conversation, attempt.job.request.get("allow_degraded", True))
         while _ran_out_of_memory(result := self._try(attempt, ladder.conversation, report)):
             ladder.step_down(result.error)
@@ -123,14 +125,14 @@ class JobRunner:
         None when only the prompt was wanted.
         """
         attempt.result = attempt.started_at = None
-        self._check_stop(attempt)
+        _check_stop(attempt)
         try:
             sequence = self._prepare(attempt, conversation, report)
         except VlmqError as error:
             if error.code is not ErrorCode.OUT_OF_MEMORY:
                 raise
             return Failed(attempt.sequence_id, error, "", 0)
-        self._check_stop(attempt)
+        _check_stop(attempt)
         if attempt.job.kind is JobKind.RENDER:
             return None
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
@@ -173,7 +175,7 @@ class JobRunner:
 
     def _load_media(self, attempt: Attempt, report: Report) -> Conversation:
         def before_each(done: int, total: int) -> None:
-            self._check_stop(attempt)
+            _check_stop(attempt)
             if time.monotonic() > attempt.deadline:
                 raise deadline_exceeded()
             progress = {"stage": "media", "done": done, "total": total}
@@ -181,14 +183,7 @@ class JobRunner:
             self._tell_progress(attempt, progress)
 
         with report.timed("media"):
-            try:
-                return self.conversations.load(attempt.job, before_each, attempt.loading)
-            except VlmqError:
-                # What was cut off did not fail by itself.
-                self._check_stop(attempt)
-                if attempt.loading.passed:
-                    raise deadline_exceeded() from None
-                raise
+            return self.conversations.load(attempt.job, before_each, attempt.loading)
 
     def _follow(self, attempt: Attempt) -> Finished | Failed:
         """Wait for the engine's last word; meanwhile send partial text to a webhook that subscribed to it."""
@@ -228,10 +223,6 @@ class JobRunner:
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
-    def _check_stop(self, attempt: Attempt) -> None:
-        if attempt.stop is not None:
-            raise StoppedError
-
     def _tell_progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
         self.held.writer.wake_soon()
         if attempt.wants("job.progress"):
@@ -258,6 +249,23 @@ class JobRunner:
             ring()
         except WIRE_ERRORS as error:
             log.warning("could not ring; the reconciler will", error=str(error))
+
+
+@contextmanager
+def _telling_what_cut_off(attempt: Attempt) -> Iterator[None]:
+    """What is ended by a cancel, a shutdown or the deadline did not fail by itself."""
+    try:
+        yield
+    except VlmqError:
+        _check_stop(attempt)
+        if attempt.loading.passed:
+            raise deadline_exceeded() from None
+        raise
+
+
+def _check_stop(attempt: Attempt) -> None:
+    if attempt.stop is not None:
+        raise StoppedError
 
 
 def deadline_exceeded() -> VlmqError:
