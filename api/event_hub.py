@@ -101,8 +101,7 @@ class EventHub:
 
     @contextmanager
     def follow(self, job_id: str, *, read_log: bool = True) -> Iterator[Reader]:
-        """A reader of this job's announcements from now on, whose first news say `read_log`, unless nothing can be in
-        the log yet."""
+        """A reader of this job's announcements from now on, whose first news say `read_log` unless told otherwise."""
         reader = Reader(read_log=read_log)
         with self._lock:
             if not self._started:
