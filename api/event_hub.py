@@ -128,9 +128,6 @@ class EventHub:
         if self._started:
             self._subscriber.stop()
 
-    def followers(self) -> int:
-        return sum(len(readers) for readers in self._snapshot().values())
-
     def _snapshot(self) -> dict[str, list[Reader]]:
         with self._lock:
             return {job_id: list(readers) for job_id, readers in self._readers.items()}
