@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from media import template_renderer
+from media.sandbox import exchange
 from models.db import Database
 from models.job import Job, JobKind, JobStatus
 from tests.processes import until
@@ -101,13 +101,12 @@ def test_a_shutdown_while_a_prompt_template_is_filled_in_costs_no_attempt(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendering = threading.Event()
-    exchange = template_renderer.exchange
 
     def tell_and_exchange(*arguments: Any) -> dict[str, Any]:
         rendering.set()
         return exchange(*arguments)
 
-    monkeypatch.setattr(template_renderer, "exchange", tell_and_exchange)
+    monkeypatch.setattr("media.template_renderer.exchange", tell_and_exchange)
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}"
     job_id = desk.submit({}, request=asking(loops, variables={"number": 1}))
     thread = desk.start()
