@@ -12,18 +12,17 @@ from sqlalchemy.orm import Session
 from engine.engine import Engine
 from engine.types import Failed, Finished, FinishReason, Sequence
 from media.template_renderer import TemplateRenderer
-from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobKind
-from models.lifecycle import Change, is_held
-from models.outbox import enqueue_delivery
-from tasks.attempt import Attempt
+from models.lifecycle import Change
+from tasks.attempt import Attempt, StoppedError
 from tasks.claim import Claimed, Claims
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
 from tasks.generation_request import generation_parameters
 from tasks.held_jobs import HeldJobs
+from tasks.notices import Notices
 from tasks.prompt_template import fill_in, prompt_request
 from tasks.slots import Slots
 from vlmq.config import Settings
@@ -34,10 +33,6 @@ log = structlog.get_logger(__name__)
 
 # How long the end of a job is offered to a database that is away. After that its lease runs out, and it runs again.
 WRITE_PATIENCE_S = 60.0
-
-
-class StoppedError(Exception):
-    """The attempt was ended from outside: a cancel, a shutdown, a job that is another's by now."""
 
 
 @dataclass
@@ -56,10 +51,12 @@ class JobRunner:
     write_patience_s: float = WRITE_PATIENCE_S
     slots: Slots = field(init=False)
     claims: Claims = field(init=False)
+    notices: Notices = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.settings.models[self.model].max_in_flight)
         self.claims = Claims(self.model, self.worker_id, self.settings.timing.lease_s, self.database, self.held)
+        self.notices = Notices(self.database, self.doorbell)
 
     def run_next(self) -> bool:
         """Claim the next job of this model and see it through; False when there was none.
@@ -74,10 +71,10 @@ class JobRunner:
     def _see_through(self, claimed: Claimed) -> None:
         attempt = claimed.attempt
         with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
-            self._ring_delivery(claimed.delivery_id)
+            self.notices.ring_delivery(claimed.delivery_id)
             change = self._end(attempt, self._run(attempt))
             if change is not None:
-                self._try_to_ring(lambda: ring_for(change, self.doorbell))
+                self.notices.ring_for(change)
 
     def _run(self, attempt: Attempt) -> Ending:
         """Everything between the claim and the end, with every error made into an ending."""
@@ -125,14 +122,14 @@ class JobRunner:
         None when only the prompt was wanted.
         """
         attempt.result = attempt.started_at = None
-        _check_stop(attempt)
+        attempt.check_stop()
         try:
             sequence = self._prepare(attempt, conversation, report)
         except VlmqError as error:
             if error.code is not ErrorCode.OUT_OF_MEMORY:
                 raise
             return Failed(attempt.sequence_id, error, "", 0)
-        _check_stop(attempt)
+        attempt.check_stop()
         if attempt.job.kind is JobKind.RENDER:
             return None
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
@@ -175,7 +172,7 @@ class JobRunner:
 
     def _load_media(self, attempt: Attempt, report: Report) -> Conversation:
         def before_each(done: int, total: int) -> None:
-            _check_stop(attempt)
+            attempt.check_stop()
             if time.monotonic() > attempt.deadline:
                 raise deadline_exceeded()
             progress = {"stage": "media", "done": done, "total": total}
@@ -193,7 +190,7 @@ class JobRunner:
             result = attempt.wait_for_result(self.settings.timing.webhook_output_s if wants_output else 3600.0)
             text = attempt.text
             if wants_output and len(text) > told:
-                self._notify(attempt, "job.output", {"offset": told, "text": text[told:]})
+                self.notices.tell(attempt, "job.output", {"offset": told, "text": text[told:]})
                 told = len(text)
             if result is not None:
                 return result
@@ -225,30 +222,7 @@ class JobRunner:
 
     def _tell_progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
         self.held.writer.wake_soon()
-        if attempt.wants("job.progress"):
-            self._notify(attempt, "job.progress", data)
-
-    def _notify(self, attempt: Attempt, event: str, data: dict[str, Any]) -> None:
-        body = {"id": attempt.job.id, "object": event, "attempt": attempt.number, **data}
-        try:
-            with self.database.write() as session:
-                if not is_held(session, attempt.job.id, attempt.number):
-                    return
-                delivery_id = enqueue_delivery(session, attempt.job, event, body)
-        except DATABASE_ERRORS as error:
-            log.warning("could not queue a webhook about progress", error=str(error))
-            return
-        self._ring_delivery(delivery_id)
-
-    def _ring_delivery(self, delivery_id: str | None) -> None:
-        if delivery_id is not None:
-            self._try_to_ring(lambda: self.doorbell.ring_delivery(delivery_id))
-
-    def _try_to_ring(self, ring: Callable[[], None]) -> None:
-        try:
-            ring()
-        except WIRE_ERRORS as error:
-            log.warning("could not ring; the reconciler will", error=str(error))
+        self.notices.tell(attempt, "job.progress", data)
 
 
 @contextmanager
@@ -257,15 +231,10 @@ def _telling_what_cut_off(attempt: Attempt) -> Iterator[None]:
     try:
         yield
     except VlmqError:
-        _check_stop(attempt)
+        attempt.check_stop()
         if attempt.loading.passed:
             raise deadline_exceeded() from None
         raise
-
-
-def _check_stop(attempt: Attempt) -> None:
-    if attempt.stop is not None:
-        raise StoppedError
 
 
 def deadline_exceeded() -> VlmqError:
