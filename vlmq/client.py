@@ -3,6 +3,7 @@
 Needs only requests, and imports nothing of the service.
 """
 
+import io
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from vlmq.client_answers import Event, Job
+from vlmq.client_upload import FileForm
 from vlmq.errors import ExplainedError
 from vlmq.sse import read_events
 
@@ -173,10 +175,11 @@ class Client:
     def upload(self, file: Path | bytes, *, filename: str | None = None) -> str:
         """Store a file and return its id, for `{"type": "image", "file_id": …}`."""
         name = filename or (file.name if isinstance(file, Path) else "upload")
-        if isinstance(file, bytes):
-            return str(self._upload(name, file)["id"])
-        with file.open("rb") as stream:
-            return str(self._upload(name, stream)["id"])
+        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
+            form = FileForm(name, stream)
+            # What counts is that bytes keep flowing, which the timeout looks at.
+            response = self._call("POST", "/v1/files", data=form, headers={"Content-Type": form.content_type})
+        return str(self._answer("id", response)["id"])
 
     def models(self) -> list[dict[str, Any]]:
         return self._rows("/v1/models", {})
@@ -191,10 +194,6 @@ class Client:
             return self._session.get(f"{self.url}/readyz", timeout=self._timeout_s).status_code == 200
         except requests.RequestException:
             return False
-
-    def _upload(self, name: str, content: Any) -> dict[str, Any]:
-        # Uploads may be large; what counts is that bytes keep flowing, which the timeout looks at.
-        return self._answer("id", self._call("POST", "/v1/files", files={"file": (name, content)}))
 
     def _job(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._answer("id", self._call(method, path, **options)))
