@@ -85,6 +85,10 @@ class JobRunner:
             return Ending(report)
         except VlmqError as error:
             return Ending(report, error=error)
+        except DATABASE_ERRORS as error:
+            # Not the job's fault: it goes back unspent.
+            log.warning("the database went away under a job; giving it back", error=str(error))
+            return Ending(report)
         except Exception:
             log.exception("a job met an unexpected error")
             return Ending(report, error=VlmqError(ErrorCode.INTERNAL_ERROR, "The worker met an unexpected error."))
