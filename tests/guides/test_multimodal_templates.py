@@ -9,10 +9,28 @@ from pytest_httpserver import HTTPServer
 
 from checkpoints.scenes import Clip, Scene
 from tests.guides.ask import MODEL, Service, system, text, user
-from tests.vlmq.test_chat_templates import GUIDE
 
-# The guide's template for Llama 3.2 Vision with the bundled model's tokens, and without the line ends around parts that
-# it has not been trained with.
+# The guide's template for Llama 3.2 Vision.
+LLAMA = """{% for message in messages %}
+{% if loop.index0 == 0 %}{{ bos_token }}{% endif %}
+{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+{% if message['content'] is string %}
+{{ message['content'] }}
+{% else %}
+{% for content in message['content'] %}
+{% if content['type'] == 'image' %}
+{{ '<|image|>' }}
+{% elif content['type'] == 'text' %}
+{{ content['text'] }}
+{% endif %}
+{% endfor %}
+{% endif %}
+{{ '<|eot_id|>' }}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}
+"""
+
+# The same with the bundled model's tokens, and without the line ends around parts that it has not been trained with.
 OF_THIS_MODEL = """{% for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\n' }}
 {%- if message['content'] is string %}
@@ -149,7 +167,7 @@ def test_two_clips_of_one_video_have_two_answers(service: Service, bunny: Clip, 
 def test_the_guides_own_template_is_used(service: Service) -> None:
     """Text alone: its image token is Llama's; tests/engine/test_guide_template.py has a checkpoint with that."""
     messages = [system("You describe shapes."), user(text("Hello"))]
-    job = service.run(messages, chat_template=GUIDE)
+    job = service.run(messages, chat_template=LLAMA)
     prompt = service.get(f"/v1/jobs/{job.id}/prompt").json()["text"]
     assert "<|start_header_id|>system<|end_header_id|>" in prompt
     assert prompt.rstrip().endswith("<|start_header_id|>assistant<|end_header_id|>")
@@ -157,7 +175,7 @@ def test_the_guides_own_template_is_used(service: Service) -> None:
 
 def test_the_guides_template_with_another_models_image_is_refused_by_name(service: Service, web: HTTPServer) -> None:
     picture = {"type": "image", "url": web.url_for("/cats.png")}
-    created = service.client.submit([user(picture, text("What is this?"))], model=MODEL, chat_template=GUIDE)
+    created = service.client.submit([user(picture, text("What is this?"))], model=MODEL, chat_template=LLAMA)
     job = service.client.wait(created.id, timeout_s=60)
     assert (job.status, job.raw["error"]["code"]) == ("failed", "template_error")
     assert "<|image_pad|>" in job.raw["error"]["message"]
