@@ -101,8 +101,7 @@ class EventHub:
 
     @contextmanager
     def follow(self, job_id: str, *, read_log: bool = True) -> Iterator[Reader]:
-        """A reader of this job's announcements from now on, whose first news say `read_log`, unless nothing can be in
-        the log yet."""
+        """A reader of this job's announcements from now on, whose first news say `read_log` unless told otherwise."""
         reader = Reader(read_log=read_log)
         with self._lock:
             if not self._started:
@@ -128,9 +127,6 @@ class EventHub:
                 reader.close()
         if self._started:
             self._subscriber.stop()
-
-    def followers(self) -> int:
-        return sum(len(readers) for readers in self._snapshot().values())
 
     def _snapshot(self) -> dict[str, list[Reader]]:
         with self._lock:

@@ -8,7 +8,7 @@ from engine.choice import Vocabulary
 from engine.token_bytes import TokenBytes
 from engine.types import TokenLogprob
 
-# JSON knows no infinity.
+# JSON knows neither infinity nor what is no number, which a model in float16 may come to.
 _LEAST = -9999.0
 
 
@@ -41,4 +41,4 @@ class LogprobReader:
 
     def _entry(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
         data = self._bytes.of(token)
-        return TokenLogprob(token, data.decode(errors="replace"), data, max(logprob, _LEAST), top)
+        return TokenLogprob(token, data.decode(errors="replace"), data, logprob if logprob > _LEAST else _LEAST, top)

@@ -72,7 +72,7 @@ class SourceOpener:
             self._downloads.mkdir(parents=True, exist_ok=True)
             # Has no name, so that it goes when we do, even by kill -9.
             with tempfile.TemporaryFile(dir=self._downloads) as file:
-                fetched = fetch(
+                sha256 = fetch(
                     source.url,
                     limit_bytes=limit_bytes,
                     timeout_s=self._fetch_timeout_s,
@@ -82,7 +82,7 @@ class SourceOpener:
                     cutoff=cutoff,
                 )
                 file.flush()
-                yield Opened(file, _head(file), fetched.sha256)
+                yield Opened(file, _head(file), sha256)
         elif isinstance(source, RootedPath):
             with self._open_rooted(source.path, limit_bytes, param) as file:
                 yield Opened(file, _head(file), _digest(file))

@@ -27,7 +27,7 @@ from models.job import Job, JobKind, JobStatus
 
 # Written out, not as parameters: a prepared plan takes a partial index only when it sees the index's condition.
 _QUEUED = Job.status == literal_column(f"'{JobStatus.QUEUED}'")
-_RENDERS = Job.kind == literal_column(f"'{JobKind.RENDER}'")
+RENDERS = Job.kind == literal_column(f"'{JobKind.RENDER}'")
 
 
 def too_late(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
@@ -76,7 +76,7 @@ def _claim(*kinds: ColumnElement[bool]) -> ReturningUpdate[Job]:
 
 # Built once: with every job's first token waiting for it, building it takes as long as running it.
 _CLAIM = _claim()
-_CLAIM_RENDER = _claim(_RENDERS)
+_CLAIM_RENDER = _claim(RENDERS)
 _NEXT_RUNS_ALONE = select(Job.crashes > 0).where(Job.id == _next_claimable())
 
 

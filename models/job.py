@@ -87,6 +87,7 @@ class Job(Base):
         partial_index(
             "ix_jobs_claim_render", "model", priority.desc(), "id", where="status = 'queued' AND kind = 'render'"
         ),
+        partial_index("ix_jobs_render", "created_at", where="kind = 'render'"),
         partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'in_progress'"),
         partial_index("ix_jobs_start_deadline", "start_deadline_at", where="status = 'queued'"),
         Index("ix_jobs_tenant", "tenant", "id"),

@@ -18,6 +18,10 @@ class Stop(StrEnum):
     RELEASE = "release"  # the worker shuts down, or the job seems to be another's: give it back if it is still held
 
 
+class StoppedError(Exception):
+    """The attempt was ended from outside: a cancel, a shutdown, a job that is another's by now."""
+
+
 @dataclass(eq=False)
 class Attempt:
     """What the worker's threads share about one job. Events are numbered here, in the order of `record`."""
@@ -65,6 +69,11 @@ class Attempt:
         self._changed.set()
         self.loading.cut()
         return True
+
+    def check_stop(self) -> None:
+        """Raises StoppedError when somebody has asked it to stop."""
+        if self.stop is not None:
+            raise StoppedError
 
     def say(self, text: str, tokens: int) -> None:
         """Add to the job's text, and to its stream."""

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 # The exit status for a model that cannot be loaded: starting again will not help (sysexits.h: EX_CONFIG).
 EXIT_MODEL_FAILED = 78
 EXIT_GRACE_S = 2.0
+# How long jobs may take to go back when they may run no longer: to stop, to be written, to tell their streams.
+GIVE_BACK_S = 4.0
 
 
 def run(settings: Settings, model: str) -> int:
@@ -101,11 +103,19 @@ def _consume(
         held.closed = True
         stopping.set()
 
-    def drain() -> None:
-        stopping.wait()
-        presence.set_state(WorkerState.DRAINING)
+    def give_back() -> None:
         held.drain(settings.timing.drain_s)
         held.stop()
+
+    def drain() -> None:
+        stopping.wait()
+        presence.note_draining()
+        giving_back = threading.Thread(target=give_back, name="giving back", daemon=True)
+        giving_back.start()
+        giving_back.join(settings.timing.drain_s + GIVE_BACK_S)
+        if giving_back.is_alive():
+            log.warning("leaving while the database does not answer; the leases of the jobs will run out")
+            os._exit(0)
         # Celery waits for its threads; one that is stuck in a download must not keep the process.
         if not ended.wait(EXIT_GRACE_S):
             log.warning("leaving while a thread is still busy; its job has been given back")

@@ -52,7 +52,7 @@ def run(settings: Settings) -> int:
 
     def drain() -> None:
         stopping.wait()
-        presence.set_state(WorkerState.DRAINING)
+        presence.note_draining()
         # Celery waits for its threads; a receiver that does not answer must not keep the process.
         if not ended.wait(settings.timing.drain_s + EXIT_GRACE_S):
             log.warning("leaving while webhooks are under way; they will be repeated when their leases expire")

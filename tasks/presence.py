@@ -44,7 +44,13 @@ class Presence:
             self._state = state
             if details is not None:
                 self._details = details
-            self._beat()
+            # Not after the row was removed, which would bring it back.
+            if not self._ended.is_set():
+                self._beat()
+
+    def note_draining(self) -> None:
+        """Say so without waiting for the database: a shutdown has little time."""
+        threading.Thread(target=self.set_state, args=(WorkerState.DRAINING,), name="draining", daemon=True).start()
 
     def stop(self) -> None:
         """Remove the row. With the database away it stays and is told by its old heartbeat."""

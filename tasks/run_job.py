@@ -1,7 +1,8 @@
 """The story of one job, top to bottom: claim, load its media, render its prompt, generate, and write down the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -11,18 +12,17 @@ from sqlalchemy.orm import Session
 from engine.engine import Engine
 from engine.types import Failed, Finished, FinishReason, Sequence
 from media.template_renderer import TemplateRenderer
-from models.announcements import WIRE_ERRORS, ring_for
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobKind
-from models.lifecycle import Change, is_held
-from models.outbox import enqueue_delivery
-from tasks.attempt import Attempt
+from models.lifecycle import Change
+from tasks.attempt import Attempt, StoppedError
 from tasks.claim import Claimed, Claims
 from tasks.conversation import Conversation, ConversationLoader
 from tasks.degradation import Ladder
 from tasks.ending import Ending, Report
 from tasks.generation_request import generation_parameters
 from tasks.held_jobs import HeldJobs
+from tasks.notices import Notices
 from tasks.prompt_template import fill_in, prompt_request
 from tasks.slots import Slots
 from vlmq.config import Settings
@@ -33,10 +33,6 @@ log = structlog.get_logger(__name__)
 
 # How long the end of a job is offered to a database that is away. After that its lease runs out, and it runs again.
 WRITE_PATIENCE_S = 60.0
-
-
-class StoppedError(Exception):
-    """The attempt was ended from outside: a cancel, a shutdown, a job that is another's by now."""
 
 
 @dataclass
@@ -55,10 +51,12 @@ class JobRunner:
     write_patience_s: float = WRITE_PATIENCE_S
     slots: Slots = field(init=False)
     claims: Claims = field(init=False)
+    notices: Notices = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.settings.models[self.model].max_in_flight)
         self.claims = Claims(self.model, self.worker_id, self.settings.timing.lease_s, self.database, self.held)
+        self.notices = Notices(self.database, self.doorbell)
 
     def run_next(self) -> bool:
         """Claim the next job of this model and see it through; False when there was none.
@@ -73,10 +71,10 @@ class JobRunner:
     def _see_through(self, claimed: Claimed) -> None:
         attempt = claimed.attempt
         with structlog.contextvars.bound_contextvars(job=attempt.job.id, attempt=attempt.number):
-            self._ring_delivery(claimed.delivery_id)
+            self.notices.ring_delivery(claimed.delivery_id)
             change = self._end(attempt, self._run(attempt))
             if change is not None:
-                self._try_to_ring(lambda: ring_for(change, self.doorbell))
+                self.notices.ring_for(change)
 
     def _run(self, attempt: Attempt) -> Ending:
         """Everything between the claim and the end, with every error made into an ending."""
@@ -87,6 +85,10 @@ class JobRunner:
             return Ending(report)
         except VlmqError as error:
             return Ending(report, error=error)
+        except DATABASE_ERRORS as error:
+            # Not the job's fault: it goes back unspent.
+            log.warning("the database went away under a job; giving it back", error=str(error))
+            return Ending(report)
         except Exception:
             log.exception("a job met an unexpected error")
             return Ending(report, error=VlmqError(ErrorCode.INTERNAL_ERROR, "The worker met an unexpected error."))
@@ -98,9 +100,10 @@ class JobRunner:
             VlmqError: the job failed, or ran into its deadline.
             StoppedError: it was ended from outside.
         """
-        conversation = self._load_media(attempt, report)
-        # Once: what it fills in are users' words, which must not be taken for templates themselves.
-        fill_in(conversation.messages, attempt.job.request, self.templates, attempt.loading)
+        with _telling_what_cut_off(attempt):
+            conversation = self._load_media(attempt, report)
+            # Once: what it fills in are users' words, which must not be taken for templates themselves.
+            fill_in(conversation.messages, attempt.job.request, self.templates, attempt.loading)
         ladder = Ladder(conversation, attempt.job.request.get("allow_degraded", True))
         while _ran_out_of_memory(result := self._try(attempt, ladder.conversation, report)):
             ladder.step_down(result.error)
@@ -123,14 +126,14 @@ class JobRunner:
         None when only the prompt was wanted.
         """
         attempt.result = attempt.started_at = None
-        self._check_stop(attempt)
+        attempt.check_stop()
         try:
             sequence = self._prepare(attempt, conversation, report)
         except VlmqError as error:
             if error.code is not ErrorCode.OUT_OF_MEMORY:
                 raise
             return Failed(attempt.sequence_id, error, "", 0)
-        self._check_stop(attempt)
+        attempt.check_stop()
         if attempt.job.kind is JobKind.RENDER:
             return None
         progress = {"stage": "generating", "prompt_tokens": sequence.prompt_tokens}
@@ -173,7 +176,7 @@ class JobRunner:
 
     def _load_media(self, attempt: Attempt, report: Report) -> Conversation:
         def before_each(done: int, total: int) -> None:
-            self._check_stop(attempt)
+            attempt.check_stop()
             if time.monotonic() > attempt.deadline:
                 raise deadline_exceeded()
             progress = {"stage": "media", "done": done, "total": total}
@@ -181,14 +184,7 @@ class JobRunner:
             self._tell_progress(attempt, progress)
 
         with report.timed("media"):
-            try:
-                return self.conversations.load(attempt.job, before_each, attempt.loading)
-            except VlmqError:
-                # What was cut off did not fail by itself.
-                self._check_stop(attempt)
-                if attempt.loading.passed:
-                    raise deadline_exceeded() from None
-                raise
+            return self.conversations.load(attempt.job, before_each, attempt.loading)
 
     def _follow(self, attempt: Attempt) -> Finished | Failed:
         """Wait for the engine's last word; meanwhile send partial text to a webhook that subscribed to it."""
@@ -198,7 +194,7 @@ class JobRunner:
             result = attempt.wait_for_result(self.settings.timing.webhook_output_s if wants_output else 3600.0)
             text = attempt.text
             if wants_output and len(text) > told:
-                self._notify(attempt, "job.output", {"offset": told, "text": text[told:]})
+                self.notices.tell(attempt, "job.output", {"offset": told, "text": text[told:]})
                 told = len(text)
             if result is not None:
                 return result
@@ -228,36 +224,21 @@ class JobRunner:
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
-    def _check_stop(self, attempt: Attempt) -> None:
-        if attempt.stop is not None:
-            raise StoppedError
-
     def _tell_progress(self, attempt: Attempt, data: dict[str, Any]) -> None:
         self.held.writer.wake_soon()
-        if attempt.wants("job.progress"):
-            self._notify(attempt, "job.progress", data)
+        self.notices.tell(attempt, "job.progress", data)
 
-    def _notify(self, attempt: Attempt, event: str, data: dict[str, Any]) -> None:
-        body = {"id": attempt.job.id, "object": event, "attempt": attempt.number, **data}
-        try:
-            with self.database.write() as session:
-                if not is_held(session, attempt.job.id, attempt.number):
-                    return
-                delivery_id = enqueue_delivery(session, attempt.job, event, body)
-        except DATABASE_ERRORS as error:
-            log.warning("could not queue a webhook about progress", error=str(error))
-            return
-        self._ring_delivery(delivery_id)
 
-    def _ring_delivery(self, delivery_id: str | None) -> None:
-        if delivery_id is not None:
-            self._try_to_ring(lambda: self.doorbell.ring_delivery(delivery_id))
-
-    def _try_to_ring(self, ring: Callable[[], None]) -> None:
-        try:
-            ring()
-        except WIRE_ERRORS as error:
-            log.warning("could not ring; the reconciler will", error=str(error))
+@contextmanager
+def _telling_what_cut_off(attempt: Attempt) -> Iterator[None]:
+    """What is ended by a cancel, a shutdown or the deadline did not fail by itself."""
+    try:
+        yield
+    except VlmqError:
+        attempt.check_stop()
+        if attempt.loading.passed:
+            raise deadline_exceeded() from None
+        raise
 
 
 def deadline_exceeded() -> VlmqError:

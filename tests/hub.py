@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "a" * 40
 CHUNK = 64 * 1024
 
@@ -27,6 +30,17 @@ class Hub:
         self.resumed.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (_Answers,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def in_place_of_the_real_one(self, cache: Path) -> Iterator["Hub"]:
+        """While the block runs, the hub's client asks here, and keeps what it gets in `cache`."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+            patch.setattr(constants, "ENDPOINT", self.url)
+            template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+            patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+            with self.running():
+                yield self
 
     @contextmanager
     def running(self) -> Iterator["Hub"]:

@@ -3,20 +3,20 @@
 Needs only requests, and imports nothing of the service.
 """
 
+import io
 import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import requests
 
 from vlmq.client_answers import Event, Job
-from vlmq.errors import ExplainedError
+from vlmq.client_connection import ApiError, ClientError, Connection, UnreachableError
+from vlmq.client_upload import FileForm
 from vlmq.sse import read_events
 
 __all__ = ["ApiError", "Client", "ClientError", "Event", "Job", "UnreachableError"]
@@ -24,22 +24,6 @@ __all__ = ["ApiError", "Client", "ClientError", "Event", "Job", "UnreachableErro
 # Above the server's heartbeat of 15 s: a connection that is silent for longer is taken for dead.
 STREAM_SILENCE_S = 45.0
 LONG_POLL_S = 30.0
-
-
-class ClientError(ExplainedError):
-    """The service answered with an error, or not at all."""
-
-
-class UnreachableError(ClientError):
-    """Nothing answers at the address."""
-
-
-class ApiError(ClientError):
-    """The service refused; `code` is one of vlmq's error codes, `param` the field at fault."""
-
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(f"{message} ({code}{f', {param}' if param else ''})")
-        self.status, self.code, self.message, self.param = status, code, message, param
 
 
 class Client:
@@ -54,14 +38,8 @@ class Client:
     def __init__(
         self, url: str = "http://127.0.0.1:8000", api_key: str | None = None, *, timeout_s: float = 30
     ) -> None:
-        self.url = _checked_url(url)
         self._timeout_s = timeout_s
-        self._session = requests.Session()
-        if api_key:
-            if not (api_key.isascii() and api_key.isprintable()):
-                raise ClientError("the API key cannot be sent: it takes printable ASCII characters, without newlines")
-            # Not as a header, which a login for the same host in ~/.netrc would replace.
-            self._session.auth = _Bearer(api_key)
+        self._connection = Connection(url, api_key, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +50,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._session.close()
+        self._connection.close()
 
     def submit(
         self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None, **fields: Any
@@ -87,18 +65,18 @@ class Client:
         """`submit` and `events` in one request, which saves a round trip: the new job's id, and its stream."""
         headers = {"Accept": "text/event-stream"} | ({"Idempotency-Key": idempotency_key} if idempotency_key else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
-        response = self._call(
+        response = self._connection.call(
             "POST", "/v1/jobs", json=_body(messages, fields), headers=headers, stream=True, timeout=timeout
         )
         if not _is_stream(response):
             # A service of an earlier version, or a proxy that does not pass `Accept` on: the job is made all the same.
             with response:
-                job_id = str(self._answer("id", response)["id"])
+                job_id = str(self._connection.answer("id", response)["id"])
             return job_id, self.events(job_id)
         job_id = response.headers.get("Location", "").rpartition("/")[2]
         if not job_id:
             response.close()
-            raise self._stranger()
+            raise self._connection.stranger()
         return job_id, self.events(job_id, opened=response)
 
     def get(self, job_id: str, *, wait_s: float = 0) -> Job:
@@ -152,7 +130,7 @@ class Client:
                         ended = ended or event.is_final
             except (UnreachableError, requests.RequestException) as error:
                 if not ended and time.monotonic() > give_up_at:
-                    raise UnreachableError(f"lost the stream of {job_id} from {self.url}") from error
+                    raise UnreachableError(f"lost the stream of {job_id} from {self._connection.url}") from error
             except ApiError as error:
                 if error.status != 503 or time.monotonic() > give_up_at:
                     raise
@@ -163,7 +141,7 @@ class Client:
         return self._job("POST", f"{_job_path(job_id)}/cancel")
 
     def delete(self, job_id: str) -> None:
-        self._call("DELETE", _job_path(job_id))
+        self._connection.call("DELETE", _job_path(job_id))
 
     def jobs(self, *, limit: int = 20, after: str | None = None, **filters: str | None) -> list[Job]:
         """One page of jobs, newest first; `filters` such as `status` and `model`."""
@@ -173,10 +151,12 @@ class Client:
     def upload(self, file: Path | bytes, *, filename: str | None = None) -> str:
         """Store a file and return its id, for `{"type": "image", "file_id": …}`."""
         name = filename or (file.name if isinstance(file, Path) else "upload")
-        if isinstance(file, bytes):
-            return str(self._upload(name, file)["id"])
-        with file.open("rb") as stream:
-            return str(self._upload(name, stream)["id"])
+        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
+            form = FileForm(name, stream)
+            # What counts is that bytes keep flowing, which the timeout looks at.
+            headers = {"Content-Type": form.content_type}
+            response = self._connection.call("POST", "/v1/files", data=form, headers=headers)
+        return str(self._connection.answer("id", response)["id"])
 
     def models(self) -> list[dict[str, Any]]:
         return self._rows("/v1/models", {})
@@ -188,80 +168,30 @@ class Client:
     def ready(self) -> bool:
         """Whether the service can take and run jobs now."""
         try:
-            return self._session.get(f"{self.url}/readyz", timeout=self._timeout_s).status_code == 200
-        except requests.RequestException:
+            return self._connection.call("GET", "/readyz").status_code == 200
+        except ClientError:
             return False
 
-    def _upload(self, name: str, content: Any) -> dict[str, Any]:
-        # Uploads may be large; what counts is that bytes keep flowing, which the timeout looks at.
-        return self._answer("id", self._call("POST", "/v1/files", files={"file": (name, content)}))
-
     def _job(self, method: str, path: str, **options: Any) -> Job:
-        return Job(self._answer("id", self._call(method, path, **options)))
+        return Job(self._connection.answer("id", self._connection.call(method, path, **options)))
 
     def _rows(self, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(self._answer("data", self._call("GET", path, params=params))["data"])
-
-    def _answer(self, member: str, response: requests.Response) -> dict[str, Any]:
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict) or member not in answer:
-            raise self._stranger()
-        return answer
-
-    def _stranger(self) -> ClientError:
-        return ClientError(f"what answers at {self.url} is not vlmq; check the address")
+        return list(self._connection.answer("data", self._connection.call("GET", path, params=params))["data"])
 
     def _open_stream(self, job_id: str, after: str | None) -> requests.Response:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = (self._timeout_s, STREAM_SILENCE_S)
-        response = self._call("GET", f"{_job_path(job_id)}/events", headers=headers, stream=True, timeout=timeout)
+        response = self._connection.call(
+            "GET", f"{_job_path(job_id)}/events", headers=headers, stream=True, timeout=timeout
+        )
         if response.status_code != 204 and not _is_stream(response):
             response.close()
-            raise self._stranger()
+            raise self._connection.stranger()
         return response
-
-    def _call(self, method: str, path: str, **options: Any) -> requests.Response:
-        try:
-            response = self._session.request(method, self.url + path, **({"timeout": self._timeout_s} | options))
-        except requests.ReadTimeout as error:
-            raise UnreachableError(f"{self.url} took too long to answer") from error
-        except requests.exceptions.SSLError as error:
-            raise ClientError(f"{self.url} has no certificate that can be trusted, or does not speak TLS") from error
-        except requests.ConnectionError as error:
-            raise UnreachableError(f"nothing answers at {self.url}; start it with `vlmq serve`") from error
-        except (requests.RequestException, UnicodeError) as error:
-            raise ClientError(f"{self.url} cannot be asked: {error}") from error
-        if response.ok:
-            return response
-        with response:
-            raise _refusal(response)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bearer(requests.auth.AuthBase):
-    api_key: str
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self.api_key}"
-        return request
 
 
 def _is_stream(response: requests.Response) -> bool:
     return response.headers.get("Content-Type", "").startswith("text/event-stream")
-
-
-def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or any(character in url for character in "?# \t\r\n"):
-        raise ClientError(f"{url!r} is no address of a service; it takes http://HOST:PORT")
-    return url.rstrip("/")
 
 
 def _body(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,11 +203,3 @@ def _job_path(job_id: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]+", job_id) is None:
         raise ClientError(f"{job_id!r} is no id of a job; `vlmq jobs` lists them")
     return f"/v1/jobs/{job_id}"
-
-
-def _refusal(response: requests.Response) -> ApiError:
-    try:
-        error = response.json()["error"]
-        return ApiError(response.status_code, str(error["code"]), str(error["message"]), error.get("param"))
-    except (ValueError, KeyError, TypeError):
-        return ApiError(response.status_code, "unknown", f"HTTP status {response.status_code} {response.reason}")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class ErrorCode(StrEnum):
@@ -131,15 +130,7 @@ class VlmqError(Exception):
         self.status = consequence.status if status is None else status
         self.retryable = consequence.retryable if retryable is None else retryable
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by their args alone; this one crosses from the decoding child to its parent.
-        return _rebuild, (self.code, self.message, self.param, self.status, self.retryable)
-
     def as_dict(self) -> dict[str, str | None]:
         """The `error` member of answers and job rows: OpenAI's `message`, `type`, `code`, `param`."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {"message": self.message, "type": kind, "code": self.code.value, "param": self.param}
-
-
-def _rebuild(code: ErrorCode, message: str, param: str | None, status: int, retryable: bool) -> VlmqError:
-    return VlmqError(code, message, param=param, status=status, retryable=retryable)

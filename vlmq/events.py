@@ -201,6 +201,10 @@ class Subscriber:
                 self.connected.clear()
                 log.warning("lost the Redis subscription; trying again", channel=self._channel, error=str(error))
                 self._stop.wait(0.5)
+            except Exception:
+                # Nobody would notice that this thread is gone: streams would just fall silent.
+                log.exception("a message could not be handled; subscribing anew", channel=self._channel)
+                self._stop.wait(0.5)
 
     def _listen(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=False) as pubsub:

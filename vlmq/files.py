@@ -12,10 +12,10 @@ from pathlib import Path
 import structlog
 
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.sniff import HEAD_BYTES
 
 log = structlog.get_logger(__name__)
 
-HEAD_BYTES = 4096
 INCOMING = ".incoming-"
 # No upload that is still under way stands still for so long.
 LEFT_BEHIND_S = 24 * 3600
@@ -23,11 +23,10 @@ LEFT_BEHIND_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class StoredBytes:
-    """What `FileStore.put` kept: the SHA-256 in hex, the size in bytes, and the first bytes for sniffing."""
+    """What `FileStore.put` kept: the SHA-256 in hex, and the size in bytes."""
 
     sha256: str
     size: int
-    head: bytes
 
 
 class FileStore:
@@ -50,7 +49,7 @@ class FileStore:
             self._root.mkdir(parents=True, exist_ok=True)
             incoming = tempfile.NamedTemporaryFile(dir=self._root, prefix=INCOMING, delete=False)  # noqa: SIM115
         partial = Path(incoming.name)
-        digest, size, head = hashlib.sha256(), 0, b""
+        digest, size = hashlib.sha256(), 0
         try:
             for chunk in chunks:
                 size += len(chunk)
@@ -59,7 +58,6 @@ class FileStore:
                         ErrorCode.MEDIA_TOO_LARGE, f"The file has more than the {limit} bytes allowed.", param=param
                     )
                 digest.update(chunk)
-                head += chunk[: HEAD_BYTES - len(head)]
                 with _disk():
                     incoming.write(chunk)
             with _disk():
@@ -79,7 +77,7 @@ class FileStore:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-        return StoredBytes(digest.hexdigest(), size, head)
+        return StoredBytes(digest.hexdigest(), size)
 
     def head(self, sha256: str) -> bytes:
         """The first bytes, for sniffing; none when they are not there, or cannot be read."""

@@ -39,15 +39,6 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A body that was written to its sink whole: the declared type, its size in bytes, its hash."""
-
-    content_type: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Posted:
     """What a receiver answered; `excerpt` is the beginning of its body."""
 
@@ -56,11 +47,7 @@ class Posted:
 
 
 class OutboundError(Exception):
-    """A call that got no answer; `cause` says why in a few words that may be shown to the user."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
+    """A call that got no answer; the message says why in a few words that may be shown to the user."""
 
 
 def check_url(url: str, *, allow_private: bool, param: str | None, https_only: bool = False) -> None:
@@ -83,10 +70,10 @@ def fetch(
     sink: BinaryIO,
     param: str | None,
     cutoff: Cutoff | None = None,
-) -> Fetched:
+) -> str:
     """Download `url` into `sink`, within `limit_bytes` after decompression and `timeout_s` from start to end.
 
-    A `cutoff` ends it early, with `media_timeout`.
+    Returns the SHA-256 of what was written, in hex. A `cutoff` ends it early, with `media_timeout`.
 
     Raises:
         VlmqError: `url_blocked`, `redirect_refused`, `media_fetch_failed`, `media_timeout` or `media_too_large`.
@@ -186,7 +173,7 @@ def _follow(
 
 def _download(
     response: requests.Response, deadline: Deadline, *, limit_bytes: int, sink: BinaryIO, param: str | None
-) -> Fetched:
+) -> str:
     status = response.status_code
     if not 200 <= status < 300:
         message = f"The URL answered with HTTP status {status}."
@@ -207,8 +194,7 @@ def _download(
     # Without a length, a connection that was cut at the deadline reads like one that ended.
     if deadline.passed:
         raise requests.Timeout
-    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return Fetched(content_type, size, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _not_public(param: str | None) -> VlmqError:

@@ -27,6 +27,8 @@ def upgrade() -> None:
         postgresql_where=waits,
         sqlite_where=waits,
     )
+    renders = sa.text("kind = 'render'")
+    op.create_index("ix_jobs_render", "jobs", ["created_at"], postgresql_where=renders, sqlite_where=renders)
 
     op.create_table(
         "templates",
@@ -43,6 +45,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("templates")
+    op.drop_index("ix_jobs_render", "jobs")
     op.drop_index("ix_jobs_claim_render", "jobs")
     for column in ("degraded", "outputs", "prompt", "crashes", "kind"):
         op.drop_column("jobs", column)

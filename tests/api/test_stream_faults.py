@@ -10,8 +10,9 @@ import requests
 from api import event_hub
 from models.job import JobStatus
 from tests.api.conftest import Server
-from tests.api.following import TIMEOUT_S, follow, follow_to_end, reader
-from vlmq.events import Event, EventId
+from tests.api.following import TIMEOUT_S, follow, follow_to_end, reader, subscribers
+from tests.tasks.rows import eventually
+from vlmq.events import EVENTS_CHANNEL, Event, EventId
 
 
 def test_a_lost_stream_of_a_finished_job_is_served_from_the_database(server: Server) -> None:
@@ -22,6 +23,21 @@ def test_a_lost_stream_of_a_finished_job_is_served_from_the_database(server: Ser
     data = json.loads(message.data)
     assert (message.id, message.event) == ("1-1", "status")
     assert (data["status"], data["output_text"], data["from_database"]) == ("completed", "the whole answer", True)
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense", b"[[1]]", b"\xff"])
+def test_an_announcement_that_cannot_be_read_ends_no_stream(server: Server, nonsense: bytes) -> None:
+    job_id = server.submit()
+    job = server.worker.claim(job_id)
+    with follow(server, job_id) as messages:
+        server.worker.say(job, "one ")
+        assert next(messages).data == '{"text": "one "}'
+        eventually(lambda: subscribers(server) > 0)
+        redis.Redis.from_url(server.redis_url).publish(EVENTS_CHANNEL, nonsense)
+        server.worker.say(job, "two")
+        assert next(messages).data == '{"text": "two"}'
+        server.worker.end(job, "one two")
+        assert json.loads(next(messages).data)["output_text"] == "one two"
 
 
 @pytest.mark.parametrize("stream_survives", [True, False])

@@ -142,6 +142,16 @@ def test_a_beginning_that_was_announced_before_anybody_listened_is_read_from_the
             assert (first.id, first.event, last.id, last.event) == ("1-1", "delta", "1-2", "status")
 
 
+def test_a_beginning_that_nobody_heard_is_told_although_the_job_is_silent_for_long(server: Server) -> None:
+    with submit_and_follow(server) as (response, messages):
+        job_id = response.headers["Location"].removeprefix("/v1/jobs/")
+        job = server.worker.claim(job_id)
+        client = redis.Redis.from_url(server.redis_url)
+        client.xadd(f"vlmq:job:{job_id}:events", {"type": "status", "data": '{"status": "in_progress"}'}, id="1-1")
+        assert next(messages).id == "1-1"
+        server.worker.write_end(job, "")
+
+
 def test_the_client_submits_and_follows_in_one_request(server: Server) -> None:
     with Client(server.url) as client:
         job_id, events = client.submit_and_follow(BODY["messages"], model="scripted")

@@ -2,7 +2,10 @@
 
 import json
 import re
+import threading
+import tracemalloc
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +35,52 @@ def test_events_are_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
         Message("1-1", "delta", '{"text": "grüße"}'),
         Message("1-2", "delta", "one\ntwo"),
     ]
+
+
+class Sink(BaseHTTPRequestHandler):
+    """Takes uploads without keeping them."""
+
+    arrived = 0
+
+    def do_POST(self) -> None:
+        left = int(self.headers["Content-Length"])
+        while left:
+            read = len(self.rfile.read(min(left, 2**16)))
+            Sink.arrived += read
+            left -= read
+        self.send_response(201)
+        self.end_headers()
+        self.wfile.write(b'{"id": "file_1"}')
+
+
+def test_a_large_file_is_uploaded_as_it_is_read(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    with (tmp_path / "film.mp4").open("wb") as file:
+        file.truncate(size)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            tracemalloc.start()
+            assert client.upload(tmp_path / "film.mp4") == "file_1"
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        server.shutdown()
+    assert size < Sink.arrived < size + 1000
+    assert peak < size / 8
+
+
+@pytest.mark.parametrize("name", ["cat.png", 'a "b"; c.png', "Kätzchen 猫.png"])
+def test_an_upload_is_a_form_with_the_file_and_its_name(httpserver: HTTPServer, name: str) -> None:
+    found: list[tuple[str | None, bytes]] = []
+
+    def handle(request: Request) -> Response:
+        found.extend((file.filename, file.read()) for file in request.files.values())
+        return Response('{"id": "file_1"}', content_type="application/json")
+
+    httpserver.expect_request("/v1/files").respond_with_handler(handle)
+    with Client(httpserver.url_for("")) as client:
+        client.upload(b"\r\n--bytes--\r\n", filename=name)
+    assert found == [(name, b"\r\n--bytes--\r\n")]
 
 
 def frame(number: int, kind: str, data: dict[str, str]) -> str:

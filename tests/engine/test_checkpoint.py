@@ -12,6 +12,7 @@ from engine.generate_engine import GenerateEngine
 from engine.load import load_engine
 from engine.types import CheckpointSettings, GenerationParameters
 from tests.engine.listening import ask
+from tests.engine.loading import failure
 from vlmq.config import BUNDLED_CHECKPOINT
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -19,14 +20,6 @@ from vlmq.errors import ErrorCode, VlmqError
 @pytest.fixture
 def copied(random_folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(random_folder, tmp_path / "my-vlm")
-
-
-def failure(settings: CheckpointSettings) -> str:
-    with pytest.raises(VlmqError) as caught:
-        load_checkpoint(settings)
-    assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
-    assert "\n" not in caught.value.message
-    return caught.value.message
 
 
 def test_a_loaded_checkpoint_describes_itself(engine: GenerateEngine) -> None:

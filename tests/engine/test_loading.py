@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 
 from engine.checkpoint import load_checkpoint
 from engine.load import load_engine
@@ -16,31 +15,19 @@ from engine.load_failure import explain
 from engine.memory import _left_in_container
 from engine.types import CheckpointSettings, LoadingStage
 from tests.engine.families import save_family
+from tests.engine.loading import failure
 from tests.hub import COMMIT, Hub
-from vlmq.errors import ErrorCode, VlmqError
 
 
 @pytest.fixture
-def hub(random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(random_folder: Path, tmp_path: Path) -> Iterator[Hub]:
     text_model = tmp_path / "text"
     text_model.mkdir()
     (text_model / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
     (text_model / "model.safetensors").write_bytes(bytes(100_000))
     hub = Hub({"org/vlm": random_folder, "org/text": text_model})
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    with hub.running():
+    with hub.in_place_of_the_real_one(tmp_path / "cache"):
         yield hub
-
-
-def failure(settings: CheckpointSettings) -> str:
-    with pytest.raises(VlmqError) as caught:
-        load_checkpoint(settings)
-    assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
-    assert "\n" not in caught.value.message
-    return caught.value.message
 
 
 def test_a_repository_is_downloaded_and_loaded_with_its_progress_told(hub: Hub) -> None:

@@ -65,17 +65,12 @@ def media_root(
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, media_root: Path) -> Iterator[Stack]:
-    stack = Stack(
+    with Stack(
         tmp_path_factory.mktemp("guides") / "data",
         json.dumps(MODELS),
         environment={"VLMQ_MEDIA_ROOT": str(media_root)},
-    )
-    try:
-        stack.wait_until_ready()
+    ).until_killed() as stack:
         yield stack
-    finally:
-        stack.process.kill()
-        stack.process.wait()
 
 
 @pytest.fixture(scope="session")

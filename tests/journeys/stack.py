@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -39,6 +42,16 @@ class Stack:
     @property
     def output(self) -> str:
         return self.output_path.read_text(encoding="utf-8")
+
+    @contextmanager
+    def until_killed(self) -> Iterator[Self]:
+        """Ready within the block, and killed at its end, however that comes."""
+        try:
+            self.wait_until_ready()
+            yield self
+        finally:
+            self.process.kill()
+            self.process.wait()
 
     def client(self) -> Client:
         return Client(self.url)

@@ -66,14 +66,9 @@ def film(root: Path) -> Film:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Stack]:
-    environment = {"VLMQ_MEDIA_ROOT": str(root)}
-    stack = Stack(tmp_path_factory.mktemp("media") / "data", json.dumps(TINY), environment=environment)
-    try:
-        stack.wait_until_ready()
+    folder = tmp_path_factory.mktemp("media") / "data"
+    with Stack(folder, json.dumps(TINY), environment={"VLMQ_MEDIA_ROOT": str(root)}).until_killed() as stack:
         yield stack
-    finally:
-        stack.process.kill()
-        stack.process.wait()
 
 
 @pytest.fixture

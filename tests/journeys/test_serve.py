@@ -31,13 +31,8 @@ def user(*parts: str | dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("serve") / "data", json.dumps(SCRIPTED | TINY))
-    try:
-        stack.wait_until_ready()
+    with Stack(tmp_path_factory.mktemp("serve") / "data", json.dumps(SCRIPTED | TINY)).until_killed() as stack:
         yield stack
-    finally:
-        stack.process.kill()
-        stack.process.wait()
 
 
 @pytest.fixture

@@ -59,13 +59,8 @@ class Terminal:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     models = {"scripted": {"checkpoint": "scripted", "engine": "scripted"}}
-    stack = Stack(tmp_path_factory.mktemp("submit") / "data", json.dumps(models))
-    try:
-        stack.wait_until_ready()
+    with Stack(tmp_path_factory.mktemp("submit") / "data", json.dumps(models)).until_killed() as stack:
         yield stack
-    finally:
-        stack.process.kill()
-        stack.process.wait()
 
 
 def test_the_answer_is_shown_as_it_comes_and_alone_on_standard_output(stack: Stack) -> None:

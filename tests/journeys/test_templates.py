@@ -36,13 +36,8 @@ PROMPT = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("templates") / "data", json.dumps(MODELS))
-    try:
-        stack.wait_until_ready()
+    with Stack(tmp_path_factory.mktemp("templates") / "data", json.dumps(MODELS)).until_killed() as stack:
         yield stack
-    finally:
-        stack.process.kill()
-        stack.process.wait()
 
 
 @pytest.fixture(scope="module")

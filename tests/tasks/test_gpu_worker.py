@@ -178,6 +178,16 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back_unspent(
     assert bench.event_log.read(job_id)[-1].data["status"] == "queued"
 
 
+def test_a_worker_ends_in_time_although_the_database_does_not_answer(bench: Bench, worker: Part) -> None:
+    job_id = bench.submit({"tokens": 5000, "step_ms": 5})
+    until(lambda: len(bench.deltas(job_id)) > 3, what="the first tokens")
+    # SQLite has one writer at a time.
+    with bench.database.write():
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(8) == 0, worker.log()
+    assert bench.job(job_id).status == JobStatus.IN_PROGRESS
+
+
 def test_a_worker_that_lost_its_job_while_it_slept_writes_nothing(bench: Bench, worker: Part) -> None:
     job_id = bench.submit({"tokens": 400, "step_ms": 5})
     until(lambda: len(bench.deltas(job_id)) > 3, what="the first tokens")

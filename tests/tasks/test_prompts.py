@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from media.sandbox import exchange
 from models.db import Database
 from models.job import Job, JobKind, JobStatus
 from tests.processes import until
@@ -94,6 +95,26 @@ def test_a_prompt_template_without_measure_is_ended(desk: Desk) -> None:
     job = run(desk, asking("{{ a * 10**9 }}", variables={"a": "x"}))
     assert job.error is not None
     assert (job.error["code"], job.error["param"]) == ("template_limit", "template")
+
+
+def test_a_shutdown_while_a_prompt_template_is_filled_in_costs_no_attempt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendering = threading.Event()
+
+    def tell_and_exchange(*arguments: Any) -> dict[str, Any]:
+        rendering.set()
+        return exchange(*arguments)
+
+    monkeypatch.setattr("media.template_renderer.exchange", tell_and_exchange)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}"
+    job_id = desk.submit({}, request=asking(loops, variables={"number": 1}))
+    thread = desk.start()
+    assert rendering.wait(20)
+    desk.held.drain(0)
+    thread.join(20)
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.attempts, job.error) == (JobStatus.QUEUED, 0, None)
 
 
 def test_the_full_text_begins_with_the_prompt_in_the_row_and_in_the_stream(desk: Desk) -> None:

@@ -202,6 +202,20 @@ def test_the_pixels_of_all_images_count_together(desk: Desk) -> None:
     assert "together" in error["message"]
 
 
+def test_a_database_that_goes_away_while_the_media_are_looked_up_costs_no_attempt(desk: Desk) -> None:
+    job_id = desk.submit({"tokens": 1}, request=asking_about({"type": "image", "file_id": "file_1"}))
+
+    def break_off(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM files" in statement:
+            raise OperationalError(statement, {}, ConnectionResetError())
+
+    event.listen(desk.database.engine, "before_cursor_execute", break_off)
+    assert desk.runner.run_next()
+    event.remove(desk.database.engine, "before_cursor_execute", break_off)
+    job = get_job(desk.database, job_id)
+    assert (job.status, job.attempts, job.error) == (JobStatus.QUEUED, 0, None)
+
+
 def test_a_claim_under_way_when_the_worker_drains_is_given_back_unspent(desk: Desk) -> None:
     job_id = desk.submit(LONG)
     waiting = threading.Event()

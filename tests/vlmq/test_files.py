@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.files import HEAD_BYTES, FileStore
+from vlmq.files import FileStore
+from vlmq.sniff import HEAD_BYTES
 
 CONTENT = b"\x89PNG" + bytes(range(256)) * 64
 
@@ -32,7 +33,7 @@ def chunks(content: bytes = CONTENT, size: int = 1000) -> Iterator[bytes]:
 def test_bytes_are_found_again_under_their_hash(store: FileStore) -> None:
     stored = store.put(chunks(), limit=len(CONTENT))
     assert (stored.sha256, stored.size) == (hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-    assert stored.head == CONTENT[:HEAD_BYTES]
+    assert store.head(stored.sha256) == CONTENT[:HEAD_BYTES]
     assert store.path(stored.sha256).read_bytes() == CONTENT
 
 
@@ -97,7 +98,7 @@ def test_content_is_never_seen_half_written(store: FileStore) -> None:
 
 def test_empty_content_is_content(store: FileStore) -> None:
     stored = store.put([], limit=10)
-    assert (stored.size, stored.head) == (0, b"")
+    assert (stored.size, store.head(stored.sha256)) == (0, b"")
     assert store.path(stored.sha256).read_bytes() == b""
 
 

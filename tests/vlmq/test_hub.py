@@ -17,7 +17,7 @@ BIG = 24_000_000
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(tmp_path: Path) -> Iterator[Hub]:
     folder = tmp_path / "tiny"
     (folder / "original").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -26,12 +26,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "modeling_own.py").write_text("raise SystemExit")
     (folder / "original" / "params.json").write_text("{}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     hub = Hub({"org/tiny": folder})
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    with hub.running():
+    with hub.in_place_of_the_real_one(tmp_path / "cache"):
         yield hub
 
 

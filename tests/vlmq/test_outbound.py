@@ -16,7 +16,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from vlmq.errors import ErrorCode, VlmqError
-from vlmq.outbound import Fetched, OutboundError, check_url, fetch, post
+from vlmq.outbound import OutboundError, check_url, fetch, post
 
 PUBLIC = "93.184.215.14"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -131,10 +131,10 @@ def test_the_development_switch_allows_no_odd_urls(url: str) -> None:
         check_url(url, allow_private=True, param=None)
 
 
-def get(url: str, *, limit: int = 1000, timeout_s: float = 10, allow_private: bool = True) -> tuple[Fetched, bytes]:
+def get(url: str, *, limit: int = 1000, timeout_s: float = 10, allow_private: bool = True) -> tuple[str, bytes]:
     sink = io.BytesIO()
-    fetched = fetch(url, limit_bytes=limit, timeout_s=timeout_s, allow_private=allow_private, sink=sink, param="p")
-    return fetched, sink.getvalue()
+    sha256 = fetch(url, limit_bytes=limit, timeout_s=timeout_s, allow_private=allow_private, sink=sink, param="p")
+    return sha256, sink.getvalue()
 
 
 def refusal(url: str, **options: Any) -> VlmqError:
@@ -170,11 +170,10 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
     thread.join(5)
 
 
-def test_a_body_arrives_whole_with_its_type_size_and_hash(httpserver: HTTPServer) -> None:
-    httpserver.expect_request("/a").respond_with_data(b"abc", content_type="Image/PNG; charset=x")
-    fetched, body = get(httpserver.url_for("/a"))
-    assert body == b"abc"
-    assert fetched == Fetched("image/png", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+def test_a_body_arrives_whole_with_its_hash(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/a").respond_with_data(b"abc")
+    sha256, body = get(httpserver.url_for("/a"))
+    assert (body, sha256) == (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     sent = httpserver.log[0][0].headers
     assert (sent["Accept"], sent["Accept-Encoding"]) == ("image/*,video/*", "identity")
 
@@ -214,7 +213,7 @@ def test_a_body_that_is_longer_than_announced_stays_within_the_limit() -> None:
         connection.sendall(OK + b"Content-Length: 5\r\n\r\n" + b"x" * 100_000)
 
     with raw_server(talk) as url:
-        assert get(url)[0].size == 5
+        assert len(get(url)[1]) == 5
 
 
 def test_an_endless_body_without_a_length_is_cut_at_the_limit() -> None:
@@ -381,7 +380,7 @@ def test_a_post_follows_no_redirect_and_reads_no_more_than_it_needs(httpserver: 
 def test_a_post_without_an_answer_ends_at_its_deadline_with_the_cause(prefix: bytes) -> None:
     with raw_server(drip(prefix)) as url, pytest.raises(OutboundError) as caught:
         deliver(url, timeout_s=0.3)
-    assert caught.value.cause == "timed out after 0.3 s"
+    assert str(caught.value) == "timed out after 0.3 s"
 
 
 def test_a_post_whose_answer_never_ends_has_its_status() -> None:
@@ -401,13 +400,13 @@ def test_a_post_that_is_refused_or_unresolved_says_so_without_an_address(interne
         port = listener.getsockname()[1]
     with pytest.raises(OutboundError) as refused:
         deliver(f"http://127.0.0.1:{port}/")
-    assert refused.value.cause == "connection refused"
+    assert str(refused.value) == "connection refused"
     with pytest.raises(OutboundError) as unresolved:
         deliver("http://no-such-name.invalid/", allow_private=False)
-    assert unresolved.value.cause == "the host name could not be resolved"
+    assert str(unresolved.value) == "the host name could not be resolved"
 
 
 def test_a_post_to_a_server_without_tls_says_so(httpserver: HTTPServer) -> None:
     with pytest.raises(OutboundError) as caught:
         deliver(f"https://127.0.0.1:{httpserver.port}/")
-    assert caught.value.cause == "TLS failed"
+    assert str(caught.value) == "TLS failed"

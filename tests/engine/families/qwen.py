@@ -31,16 +31,18 @@ def _ids(words: Any) -> dict[str, Any]:
     )
 
 
+def _processor(kind: Any, words: Any) -> Any:
+    images, videos = hf.Qwen2VLImageProcessor(**_PIXELS), hf.Qwen2VLVideoProcessor(**_PIXELS)
+    return kind(images, words, videos, chat_template=_WITH_DEFAULT)
+
+
 def qwen2_vl(words: Any) -> tuple[Any, Any]:
     config = hf.Qwen2VLConfig(
         text_config=text_config(words, rope_parameters=_ROPE),
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8},
         **_ids(words),
     )
-    processor: Any = hf.Qwen2VLProcessor(  # type: ignore[no-untyped-call]
-        hf.Qwen2VLImageProcessor(**_PIXELS), words, hf.Qwen2VLVideoProcessor(**_PIXELS), chat_template=_WITH_DEFAULT
-    )
-    return hf.Qwen2VLForConditionalGeneration(config), processor
+    return hf.Qwen2VLForConditionalGeneration(config), _processor(hf.Qwen2VLProcessor, words)
 
 
 def qwen2_5_vl(words: Any) -> tuple[Any, Any]:
@@ -57,10 +59,7 @@ def qwen2_5_vl(words: Any) -> tuple[Any, Any]:
     config = hf.Qwen2_5_VLConfig(
         text_config=text_config(words, rope_parameters=_ROPE), vision_config=vision, **_ids(words)
     )
-    processor: Any = hf.Qwen2_5_VLProcessor(  # type: ignore[no-untyped-call]
-        hf.Qwen2VLImageProcessor(**_PIXELS), words, hf.Qwen2VLVideoProcessor(**_PIXELS), chat_template=_WITH_DEFAULT
-    )
-    return hf.Qwen2_5_VLForConditionalGeneration(config), processor
+    return hf.Qwen2_5_VLForConditionalGeneration(config), _processor(hf.Qwen2_5_VLProcessor, words)
 
 
 def qwen3_vl(words: Any) -> tuple[Any, Any]:

@@ -1,20 +1,25 @@
-"""How both databases find the job to claim, in a queue that is long."""
+"""How both databases find the few jobs that are wanted among many."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg import ClientCursor
 from sqlalchemy import Connection, event, insert
+from sqlalchemy.orm import Session
 
 from models.claims import claim_next
 from models.db import Database, utc_now
 from models.job import Job
+from models.rendering import delete_forgotten_renders
+from vlmq.files import FileStore
 
 
-def claim_statement(database: Database, *, renders_only: bool) -> tuple[str, Any]:
-    """A claim's SQL and parameters, as the driver gets them."""
+def statement(database: Database, verb: str, act: Callable[[Session], object]) -> tuple[str, Any]:
+    """The SQL and parameters of the first statement with this verb, as the driver gets them."""
     seen: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
@@ -22,9 +27,9 @@ def claim_statement(database: Database, *, renders_only: bool) -> tuple[str, Any
 
     event.listen(database.engine, "before_cursor_execute", note)
     with database.write() as session:
-        claim_next(session, model="m", worker_id="w", lease_s=60, renders_only=renders_only)
+        act(session)
     event.remove(database.engine, "before_cursor_execute", note)
-    return next((sql, parameters) for sql, parameters in seen if sql.startswith("UPDATE"))
+    return next((sql, parameters) for sql, parameters in seen if sql.startswith(verb))
 
 
 def plan(connection: Connection, sql: str, parameters: Any) -> str:
@@ -46,16 +51,38 @@ def plan(connection: Connection, sql: str, parameters: Any) -> str:
     return "\n".join(row[0] for row in cursor.fetchall())
 
 
+def insert_jobs(database: Database) -> None:
+    now = utc_now()
+    row = {"tenant": "default", "model": "m", "request": {}, "user_metadata": {}, "run_s": 60.0}
+    row |= {"created_at": now, "start_deadline_at": now + timedelta(hours=1)}
+    with database.write() as session:
+        session.execute(insert(Job), [row | {"id": f"job_{number:04}"} for number in range(2000)])
+
+
 @pytest.mark.parametrize(("renders_only", "index"), [(False, "ix_jobs_claim"), (True, "ix_jobs_claim_render")])
 def test_a_prepared_claim_takes_its_place_in_the_queue_from_a_partial_index(
     database: Database, renders_only: bool, index: str
 ) -> None:
-    row = {"tenant": "default", "model": "m", "request": {}, "user_metadata": {}, "run_s": 60.0}
-    now = utc_now()
-    row |= {"created_at": now, "start_deadline_at": now + timedelta(hours=1)}
-    with database.write() as session:
-        session.execute(insert(Job), [row | {"id": f"job_{number:04}"} for number in range(2000)])
-    sql, parameters = claim_statement(database, renders_only=renders_only)
+    insert_jobs(database)
+
+    def claim(session: Session) -> object:
+        return claim_next(session, model="m", worker_id="w", lease_s=60, renders_only=renders_only)
+
+    sql, parameters = statement(database, "UPDATE", claim)
     with database.write() as session:
         found = plan(session.connection(), sql, parameters)
     assert re.search(rf"\b{index}\b", found), found
+
+
+def test_rendered_prompts_that_are_forgotten_are_not_looked_for_among_all_jobs(
+    database: Database, tmp_path: Path
+) -> None:
+    insert_jobs(database)
+
+    def delete(session: Session) -> object:
+        return delete_forgotten_renders(session, FileStore(tmp_path), older_than_s=60)
+
+    sql, parameters = statement(database, "SELECT", delete)
+    with database.write() as session:
+        found = plan(session.connection(), sql, parameters)
+    assert re.search(r"\bix_jobs_render\b", found), found
