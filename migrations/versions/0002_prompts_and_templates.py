@@ -19,16 +19,6 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("prompt", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("outputs", Json, nullable=True))
     op.add_column("jobs", sa.Column("degraded", Json, nullable=True))
-    waits = sa.text("status = 'queued' AND kind = 'render'")
-    op.create_index(
-        "ix_jobs_claim_render",
-        "jobs",
-        ["model", sa.literal_column("priority DESC"), "id"],
-        postgresql_where=waits,
-        sqlite_where=waits,
-    )
-    renders = sa.text("kind = 'render'")
-    op.create_index("ix_jobs_render", "jobs", ["created_at"], postgresql_where=renders, sqlite_where=renders)
 
     op.create_table(
         "templates",
@@ -45,7 +35,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("templates")
-    op.drop_index("ix_jobs_render", "jobs")
-    op.drop_index("ix_jobs_claim_render", "jobs")
     for column in ("degraded", "outputs", "prompt", "crashes", "kind"):
         op.drop_column("jobs", column)
