@@ -5,11 +5,12 @@ from typing import Any
 from flask_openapi.models import OPENAPI3_REF_PREFIX
 
 from api.schemas import job_request, templates
+from api.schemas.example_pictures import FRAMES, PICTURE
 from api.schemas.job_request import JobRequest
 from api.schemas.templates import TemplateRequest
 
 _QUESTION = {"type": "text", "text": "What is this?"}
-_IMAGE = {"type": "image", "url": "https://example.com/cat.png"}
+_IMAGE = {"type": "image", "base64": PICTURE}
 
 
 def _asking(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -31,7 +32,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "clip": (
-        "A clip of a video, 16 frames of it",
+        "A clip of a video behind a URL, 16 frames of it",
         _asking(
             {"type": "video", "url": "https://example.com/street.mp4", "start": 12, "end": 48.5, "num_frames": 16},
             {"type": "text", "text": "What happens in the video?"},
@@ -40,7 +41,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "frames": (
         "A video as a list of images, two a second",
         _asking(
-            {"type": "video", "frames": [f"https://example.com/{number}.png" for number in range(1, 5)], "fps": 2},
+            {"type": "video", "frames": [{"base64": frame} for frame in FRAMES], "fps": 2},
             {"type": "text", "text": "What happens in the video?"},
         ),
     ),
@@ -49,7 +50,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "model": "tiny-vlm",
             "template": {"name": "describe"},
-            "variables": {"photo": _IMAGE, "thing": "cat"},
+            "variables": {"photo": _IMAGE},
         },
     ),
     "chat template": (

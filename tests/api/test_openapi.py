@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from api.schemas import examples
 from api.schemas.job_request import EXAMPLE, JobRequest
+from api.schemas.problem import Problem
 from api.schemas.templates import TemplateRequest
 
 
@@ -66,6 +67,26 @@ def test_every_operation_has_a_summary_answers_and_described_errors(document: di
             assert operation["security"] == [{"bearer": []}]
             assert {"401", "500", "503"} <= set(operation["responses"])
     assert len(names) == len(set(names))
+
+
+def test_an_errors_example_has_its_own_status(document: dict[str, Any]) -> None:
+    seen = set()
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400 and path != "/readyz":
+                example = answer["content"]["application/problem+json"]["example"]
+                Problem.model_validate(example)
+                assert str(example["status"]) == status, (path, method)
+                seen.add(status)
+    assert {"400", "401", "404", "409", "413", "415", "422", "429", "500", "503"} <= seen
+
+
+def test_the_documentation_asks_for_a_submitted_job_and_not_for_its_stream(document: dict[str, Any]) -> None:
+    # Swagger UI accepts the content of the first 2xx that has any.
+    answers = document["paths"]["/v1/jobs"]["post"]["responses"]
+    assert [status for status, answer in sorted(answers.items()) if status < "3" and answer.get("content")] == ["202"]
+    assert list(answers["202"]["content"]) == ["application/json"]
+    assert "text/event-stream" in answers["200"]["description"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
