@@ -1,5 +1,6 @@
 """Bodies to begin with, as the interactive documentation offers them."""
 
+import json
 from typing import Any
 
 from flask_openapi.models import OPENAPI3_REF_PREFIX
@@ -90,14 +91,27 @@ def request_body(model: type[JobRequest | TemplateRequest], *, with_files: bool 
     examples = {name: {"summary": words, "value": value} for name, (words, value) in known.items()}
     content: dict[str, Any] = {"application/json": {"schema": schema, "examples": examples}}
     if with_files:
-        content["multipart/form-data"] = {
-            "schema": {
-                "type": "object",
-                "required": ["job"],
-                "properties": {"job": schema},
-                "additionalProperties": {"type": "string", "format": "binary"},
-                "description": "The job, and a file for each name that its parts give as `upload`.",
-            },
-            "encoding": {"job": {"contentType": "application/json"}},
-        }
+        content["multipart/form-data"] = {"schema": _form(schema)}
     return {"required": True, "content": content}
+
+
+def _form(job: dict[str, Any]) -> dict[str, Any]:
+    """The job as a field of text, which is what a form has; as an object, Swagger UI would send a field for each part
+    of it. It offers no field without a name, so one file has one.
+    """
+    return {
+        "type": "object",
+        "required": ["job"],
+        "properties": {
+            "job": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": job,
+                "description": "The job, as JSON.",
+                "example": json.dumps(_asking({"type": "image", "upload": "image"}, _QUESTION), indent=2),
+            },
+            "image": {"type": "string", "format": "binary", "description": 'The file of `"upload": "image"`.'},
+        },
+        "additionalProperties": {"type": "string", "format": "binary"},
+        "description": "The job, and a file for each name that its parts give as `upload`.",
+    }

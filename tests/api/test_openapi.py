@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -140,8 +141,12 @@ def test_a_job_is_documented_as_json_and_as_a_form_with_files(document: dict[str
     job = {"$ref": "#/components/schemas/JobRequest"}
     assert content["application/json"]["schema"] == job
     form = content["multipart/form-data"]["schema"]
-    assert (form["properties"], form["required"]) == ({"job": job}, ["job"])
+    assert form["required"] == ["job"]
     assert form["additionalProperties"]["format"] == "binary"
+    field = form["properties"].pop("job")
+    assert (field["type"], field["contentMediaType"], field["contentSchema"]) == ("string", "application/json", job)
+    named = {part["upload"] for part in json.loads(field["example"])["messages"][0]["content"] if "upload" in part}
+    assert named == set(form["properties"])
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/"])
