@@ -91,11 +91,14 @@ def request_body(model: type[JobRequest | TemplateRequest], *, with_files: bool 
     examples = {name: {"summary": words, "value": value} for name, (words, value) in known.items()}
     content: dict[str, Any] = {"application/json": {"schema": schema, "examples": examples}}
     if with_files:
-        content["multipart/form-data"] = {"schema": _form(schema)}
+        content["multipart/form-data"] = {
+            "schema": _form(),
+            "encoding": {"job": {"contentType": "application/json"}},
+        }
     return {"required": True, "content": content}
 
 
-def _form(job: dict[str, Any]) -> dict[str, Any]:
+def _form() -> dict[str, Any]:
     """The job as a field of text, which is what a form has; as an object, Swagger UI would send a field for each part
     of it. It offers no field without a name, so one file has one.
     """
@@ -105,9 +108,7 @@ def _form(job: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "job": {
                 "type": "string",
-                "contentMediaType": "application/json",
-                "contentSchema": job,
-                "description": "The job, as JSON.",
+                "description": f"A `{JobRequest.__name__}`, as JSON.",
                 "example": json.dumps(_asking({"type": "image", "upload": "image"}, _QUESTION), indent=2),
             },
             "image": {"type": "string", "format": "binary", "description": 'The file of `"upload": "image"`.'},

@@ -144,8 +144,10 @@ def test_a_job_is_documented_as_json_and_as_a_form_with_files(document: dict[str
     assert form["required"] == ["job"]
     assert form["additionalProperties"]["format"] == "binary"
     field = form["properties"].pop("job")
-    assert (field["type"], field["contentMediaType"], field["contentSchema"]) == ("string", "application/json", job)
-    named = {part["upload"] for part in json.loads(field["example"])["messages"][0]["content"] if "upload" in part}
+    assert (field["type"], field["description"]) == ("string", "A `JobRequest`, as JSON.")
+    example = json.loads(field["example"])
+    JobRequest.model_validate(example)
+    named = {part["upload"] for part in example["messages"][0]["content"] if "upload" in part}
     assert named == set(form["properties"])
 
 
