@@ -91,16 +91,13 @@ def request_body(model: type[JobRequest | TemplateRequest], *, with_files: bool 
     examples = {name: {"summary": words, "value": value} for name, (words, value) in known.items()}
     content: dict[str, Any] = {"application/json": {"schema": schema, "examples": examples}}
     if with_files:
-        content["multipart/form-data"] = {
-            "schema": _form(),
-            "encoding": {"job": {"contentType": "application/json"}},
-        }
+        content["multipart/form-data"] = {"schema": _form()}
     return {"required": True, "content": content}
 
 
 def _form() -> dict[str, Any]:
-    """The job as a field of text, which is what a form has; as an object, Swagger UI would send a field for each part
-    of it. It offers no field without a name, so one file has one.
+    """The job is a field of text: of an object, and of text that is encoded as JSON, Swagger UI would send each member as
+    a field. It offers no field without a name, so one file has one.
     """
     return {
         "type": "object",
