@@ -96,8 +96,8 @@ def request_body(model: type[JobRequest | TemplateRequest], *, with_files: bool 
 
 
 def _form() -> dict[str, Any]:
-    """The job is a field of text: of an object, and of text that is encoded as JSON, Swagger UI would send each member as
-    a field. It offers no field without a name, so one file has one.
+    """The job is a field of text: of an object, and of text that is encoded as JSON, Swagger UI would send each member
+    as a field. It offers no field without a name, so one file has one.
     """
     return {
         "type": "object",
