@@ -154,15 +154,16 @@ def webhook_secret(
 def healthcheck(
     worker: Annotated[bool, typer.Option("--worker", help="Ask about the worker of this host, not the API.")] = False,
 ) -> None:
-    """Exit with 0 if the part here is well.
+    """Exit with 0 if the part here is well, else say what is wrong and exit with 1.
 
     For the health checks of containers.
     """
     from vlmq.config import get_settings
-    from vlmq.health import api_is_well, worker_is_well
+    from vlmq.health import trouble_of_api, trouble_of_worker
 
-    settings = get_settings()
-    raise typer.Exit(0 if (worker_is_well(settings) if worker else api_is_well(settings)) else 1)
+    trouble = (trouble_of_worker if worker else trouble_of_api)(get_settings())
+    if trouble is not None:
+        raise ExplainedError(trouble)
 
 
 def _settings(data_dir: Path | None) -> "Settings":

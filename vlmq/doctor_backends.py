@@ -72,10 +72,9 @@ def look_at_secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_database(settings: Settings) -> Finding:
-    url = settings.sqlalchemy_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
         return Finding("database", "warn", "no SQLite file yet", "`vlmq serve` or `vlmq db upgrade` makes it")
-    database = Database(url)
+    database = Database(settings.sqlalchemy_url)
     try:
         revision, newest = current_revision(database.engine), is_current(database.engine)
         known = is_known(database.engine)
