@@ -177,6 +177,10 @@ def _tenant_secrets(settings: "Settings", tenant: str) -> list[str]:
     from vlmq.data_dir import with_own_secret
     from vlmq.signing import tenant_secrets
 
+    if settings.api_keys and tenant not in settings.api_keys:
+        raise ExplainedError(
+            f"VLMQ_API_KEYS has no tenant {tenant!r}; --tenant takes {', '.join(sorted(settings.api_keys))}"
+        )
     complete = with_own_secret(settings)
     if complete.webhooks.secret is None:
         raise ExplainedError(
