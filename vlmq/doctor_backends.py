@@ -48,9 +48,7 @@ def _extras(subject: str, model: ServedModel) -> Iterator[Finding]:
     wanted = {"peft": model.adapter is not None, "bitsandbytes": (model.quantization or "").startswith("bitsandbytes")}
     for package, is_wanted in wanted.items():
         if is_wanted and find_spec(package) is None:
-            yield Finding(
-                subject, "fail", f"it needs {package}, which is not installed", f"pip install 'vlmq[{package}]'"
-            )
+            yield Finding(subject, "fail", f"it needs {package}, which is not installed", f"pip install {package}")
     folder = Path(model.adapter or "").expanduser()
     if model.adapter is not None and folder.is_absolute() and not (folder / "adapter_config.json").is_file():
         yield Finding(subject, "fail", f"{folder} is no adapter", "name the folder with its adapter_config.json")
