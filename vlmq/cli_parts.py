@@ -1,7 +1,8 @@
 """The commands that run the service or a part of it, and look after what it stands on."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -66,13 +67,15 @@ def serve(
 
     from vlmq.config import get_settings
     from vlmq.embedded import serve as run_stack
+    from vlmq.lasting_output import LastingOutput
 
     settings = with_models(get_settings(), models_file)
     given = {"host": host, "port": port, "data_dir": data_dir, "dev_allow_private_urls": allow_private_urls or None}
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     if model:
         changes["models"] = dict(served(settings, name) for name in model)
-    console = Console(stderr=False)
+    # It must not fail while it stops the parts.
+    console = Console(file=cast(IO[str], LastingOutput(sys.stdout)))
     raise typer.Exit(run_stack(settings.model_copy(update=changes), console))
 
 
