@@ -9,7 +9,7 @@ from flask_openapi.models.tag import Tag
 from flask_openapi.openapi import OpenAPI
 from flask_openapi.types import ResponseDict
 
-from api.schemas.problem import Problem
+from api.schemas.problem import Problem, example
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 
@@ -58,5 +58,11 @@ class Documented(OpenAPI):
 
 def problems(*statuses: int) -> ResponseDict:
     """Documented errors; 401, 500 and 503 can come from everywhere behind a key."""
-    content = {"application/problem+json": {"schema": {"$ref": f"{OPENAPI3_REF_PREFIX}/{Problem.__name__}"}}}
-    return {status: {"description": _WORDS[status], "content": content} for status in (*statuses, 401, 500, 503)}
+    return {
+        status: {"description": _WORDS[status], "content": _problem(status)} for status in (*statuses, 401, 500, 503)
+    }
+
+
+def _problem(status: int) -> dict[str, Any]:
+    schema = {"$ref": f"{OPENAPI3_REF_PREFIX}/{Problem.__name__}"}
+    return {"application/problem+json": {"schema": schema, "example": example(status)}}

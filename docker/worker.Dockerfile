@@ -11,6 +11,9 @@ RUN pip install -r requirements/worker.txt
 # has Python 3.11 and the CUDA compiler.
 ARG FLASH_ATTN=
 RUN if [ -n "$FLASH_ATTN" ]; then pip install --no-build-isolation "$FLASH_ATTN"; fi
+# Optional: packages that only some models or jobs need: `bitsandbytes peft opencv-python-headless decord torchcodec`.
+ARG EXTRAS=
+RUN if [ -n "$EXTRAS" ]; then pip install $EXTRAS; fi
 COPY checkpoints/tiny-vlm checkpoints/tiny-vlm
 COPY vlmq vlmq
 COPY models models

@@ -19,7 +19,7 @@ def add_adapter(model: Any, source: Source, *, merge: bool) -> Any:
         VlmqError: MODEL_LOAD_FAILED: it is no LoRA adapter in safetensors, or one for another model.
     """
     if find_spec("peft") is None:
-        raise _failed(source, "needs the package peft: pip install 'vlmq[peft]'")
+        raise _failed(source, "needs the package peft: pip install peft")
     from peft import LoraConfig, PeftModel
 
     _check_files(source)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -101,8 +102,8 @@ def _load(settings: CheckpointSettings, tell: OnProgress) -> Checkpoint:
 
 def _find_checkpoint(settings: CheckpointSettings, tell: OnProgress) -> tuple[Any, Source]:
     """Its configuration, read before the weights are downloaded, and all of its files."""
-    tell("downloading", None)
     name = settings.checkpoint
+    tell("loading" if Path(name).expanduser().is_dir() else "downloading", None)
     first = source.find("checkpoint", name, settings.revision, settings.token, only="config.json", on_bytes=None)
     config = AutoConfig.from_pretrained(first.folder, trust_remote_code=False)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:

@@ -40,7 +40,7 @@ def quantization(name: str, device: str, dtype: torch.dtype) -> Quantization:
     library, _, bits = name.partition("-")
     if library == "bitsandbytes" and bits in _BITSANDBYTES:
         if find_spec("bitsandbytes") is None:
-            raise _refused(name, "needs the package bitsandbytes: pip install 'vlmq[bitsandbytes]'")
+            raise _refused(name, "needs the package bitsandbytes: pip install bitsandbytes")
         if bits == "4bit" and device == "cpu":
             raise _refused(name, "needs a CUDA device; on a CPU take quanto-int8")
         return Quantization(name, _BITSANDBYTES[bits], _bitsandbytes_config(bits, dtype))

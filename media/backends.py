@@ -34,6 +34,11 @@ READERS: dict[VideoBackend, MakeReader] = {
     "torchcodec": TorchcodecReader,
 }
 _MODULES: dict[VideoBackend, str] = {"opencv": "cv2", "decord": "decord", "torchcodec": "torchcodec.decoders"}
+_PACKAGES: dict[VideoBackend, str] = {
+    "opencv": "opencv-python-headless",
+    "decord": "decord",
+    "torchcodec": "torchcodec",
+}
 _GONE = "torchvision no longer decodes videos; name another backend, or leave it out for pyav."
 
 
@@ -48,8 +53,8 @@ def prepare(backend: VideoBackend) -> str | None:
         importlib.import_module(module)
     except ModuleNotFoundError:
         return (
-            f"The worker has no {backend}; install vlmq[{backend}] there, or leave the backend out for pyav, "
-            "which is always there."
+            f"The worker has no {backend}; its operator can `pip install {_PACKAGES[backend]}`. Leave the backend out "
+            "for pyav, which is always there."
         )
     except Exception:  # noqa: BLE001 - libraries that lack their own libraries raise whatever they like
         traceback.print_exc()

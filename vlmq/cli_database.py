@@ -44,14 +44,20 @@ def current(
     import json as jsonlib
 
     from migrations.schema import current_revision, is_current, is_known
+    from vlmq.config import get_settings
 
-    with _database_engine() as engine:
-        revision, newest, known = current_revision(engine), is_current(engine), is_known(engine)
+    settings = get_settings()
+    revision, newest, known = None, False, True
+    # To connect would make SQLite's file, and whoever looks in the wrong folder would leave one there.
+    if settings.sqlite_file is None or settings.sqlite_file.exists():
+        with _database_engine() as engine:
+            revision, newest, known = current_revision(engine), is_current(engine), is_known(engine)
     if json:
         print(jsonlib.dumps({"revision": revision, "is_current": newest}))
     else:
         advice = "" if newest else "; run `vlmq db upgrade`" if known else "; made by a newer vlmq, run that version"
-        print(f"{revision or 'no schema yet'}{advice}")
+        where = "" if revision or settings.database_url else f" in {settings.data_dir} (VLMQ_DATA_DIR names another)"
+        print(f"{revision or 'no schema yet'}{where}{advice}")
     raise typer.Exit(0 if newest else 1)
 
 

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     what: Annotated[
         list[str],
-        typer.Argument(metavar='[FILE|URL]... "QUESTION"', help="Images and videos, and what to ask about them."),
+        typer.Argument(metavar='FILE|URL|"QUESTION"', help="Images and videos, and what to ask about them."),
     ],
     *,
     image: Annotated[

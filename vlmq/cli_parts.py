@@ -1,7 +1,8 @@
 """The commands that run the service or a part of it, and look after what it stands on."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -66,13 +67,15 @@ def serve(
 
     from vlmq.config import get_settings
     from vlmq.embedded import serve as run_stack
+    from vlmq.lasting_output import LastingOutput
 
     settings = with_models(get_settings(), models_file)
     given = {"host": host, "port": port, "data_dir": data_dir, "dev_allow_private_urls": allow_private_urls or None}
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     if model:
         changes["models"] = dict(served(settings, name) for name in model)
-    console = Console(stderr=False)
+    # It must not fail while it stops the parts.
+    console = Console(file=cast(IO[str], LastingOutput(sys.stdout)))
     raise typer.Exit(run_stack(settings.model_copy(update=changes), console))
 
 
@@ -154,15 +157,16 @@ def webhook_secret(
 def healthcheck(
     worker: Annotated[bool, typer.Option("--worker", help="Ask about the worker of this host, not the API.")] = False,
 ) -> None:
-    """Exit with 0 if the part here is well.
+    """Exit with 0 if the part here is well, else say what is wrong and exit with 1.
 
     For the health checks of containers.
     """
     from vlmq.config import get_settings
-    from vlmq.health import api_is_well, worker_is_well
+    from vlmq.health import trouble_of_api, trouble_of_worker
 
-    settings = get_settings()
-    raise typer.Exit(0 if (worker_is_well(settings) if worker else api_is_well(settings)) else 1)
+    trouble = (trouble_of_worker if worker else trouble_of_api)(get_settings())
+    if trouble is not None:
+        raise ExplainedError(trouble)
 
 
 def _settings(data_dir: Path | None) -> "Settings":
@@ -176,6 +180,10 @@ def _tenant_secrets(settings: "Settings", tenant: str) -> list[str]:
     from vlmq.data_dir import with_own_secret
     from vlmq.signing import tenant_secrets
 
+    if settings.api_keys and tenant not in settings.api_keys:
+        raise ExplainedError(
+            f"VLMQ_API_KEYS has no tenant {tenant!r}; --tenant takes {', '.join(sorted(settings.api_keys))}"
+        )
     complete = with_own_secret(settings)
     if complete.webhooks.secret is None:
         raise ExplainedError(

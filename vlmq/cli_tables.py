@@ -63,7 +63,8 @@ def print_job(job: Job, deliveries: Sequence[dict[str, Any]], *, as_json: bool) 
     if job.error is not None:
         table.add_row("error", Text(harmless(f"{job.error['message']} ({job.error['code']})"), style="red"))
     for delivery in deliveries:
-        table.add_row("webhook", _plain(f"{delivery['event']} {delivery['status']} {delivery['url']}"))
+        tries = "" if delivery["tries"] < 2 and delivery["status"] == "delivered" else f", tries: {delivery['tries']}"
+        table.add_row("webhook", _plain(f"{delivery['event']} {delivery['status']} {delivery['url']}{tries}"))
     if job.output_text:
         table.add_row("answer", _plain(job.output_text))
     console.print(table)

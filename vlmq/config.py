@@ -202,6 +202,12 @@ class Settings(BaseSettings):
         return url
 
     @property
+    def sqlite_file(self) -> Path | None:
+        """Where the database is, if it is SQLite's."""
+        url = self.sqlalchemy_url
+        return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+    @property
     def broker_url(self) -> str:
         """REDIS_URL as kombu writes it, which spells a Unix socket in its own way."""
         if self.redis_url.startswith("unix://"):

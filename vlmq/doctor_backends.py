@@ -48,9 +48,7 @@ def _extras(subject: str, model: ServedModel) -> Iterator[Finding]:
     wanted = {"peft": model.adapter is not None, "bitsandbytes": (model.quantization or "").startswith("bitsandbytes")}
     for package, is_wanted in wanted.items():
         if is_wanted and find_spec(package) is None:
-            yield Finding(
-                subject, "fail", f"it needs {package}, which is not installed", f"pip install 'vlmq[{package}]'"
-            )
+            yield Finding(subject, "fail", f"it needs {package}, which is not installed", f"pip install {package}")
     folder = Path(model.adapter or "").expanduser()
     if model.adapter is not None and folder.is_absolute() and not (folder / "adapter_config.json").is_file():
         yield Finding(subject, "fail", f"{folder} is no adapter", "name the folder with its adapter_config.json")
@@ -72,10 +70,9 @@ def look_at_secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_database(settings: Settings) -> Finding:
-    url = settings.sqlalchemy_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
         return Finding("database", "warn", "no SQLite file yet", "`vlmq serve` or `vlmq db upgrade` makes it")
-    database = Database(url)
+    database = Database(settings.sqlalchemy_url)
     try:
         revision, newest = current_revision(database.engine), is_current(database.engine)
         known = is_known(database.engine)

@@ -23,6 +23,9 @@ WORKER_PACKAGES = ("torch", "transformers", "accelerate", "av", "pillow", "optim
 
 
 def look_at_packages() -> Iterator[Finding]:
+    if sys.platform != "linux":
+        advice = "media are decoded with what only Linux has; use a virtual machine or a container"
+        yield Finding("system", "fail", sys.platform, advice)
     yield Finding("python", "ok", sys.version.split()[0])
     for subject, names, level, advice in (
         ("packages", SERVICE_PACKAGES, "fail", "install requirements/api.txt"),

@@ -12,23 +12,31 @@ from vlmq.config import Settings
 TIMEOUT_S = 5
 
 
-def api_is_well(settings: Settings) -> bool:
-    """The API answers. Whether it can do its work, /readyz says; a restart would not help it."""
+def trouble_of_api(settings: Settings) -> str | None:
+    """None when the API answers. Whether it can do its work, /readyz says; a restart would not help it."""
     try:
-        return requests.get(f"{settings.local_url}/healthz", timeout=TIMEOUT_S).ok
+        answer = requests.get(f"{settings.local_url}/healthz", timeout=TIMEOUT_S)
     except requests.RequestException:
-        return False
+        return f"no API answers at {settings.local_url}"
+    return None if answer.ok else f"{settings.local_url}/healthz answers {answer.status_code}"
 
 
-def worker_is_well(settings: Settings) -> bool:
-    """A worker of this host has loaded its model and gave a sign of life within its lease."""
+def trouble_of_worker(settings: Settings) -> str | None:
+    """None when a worker of this host has loaded its model and gave a sign of life within its lease."""
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
+        return f"there is no database in {settings.sqlite_file.parent}"
+    host = socket.gethostname()
     database = Database(settings.sqlalchemy_url)
     try:
         with database.read() as session:
             workers = live_workers(session, silence_s=settings.timing.lease_s)
     except SQLAlchemyError:
-        return False
+        return "the database does not answer, or has no schema; see `vlmq doctor`"
     finally:
         database.dispose()
-    well = (WorkerState.READY, WorkerState.DRAINING)
-    return any(worker.hostname == socket.gethostname() and worker.state in well for worker in workers)
+    here = [worker.state for worker in workers if worker.hostname == host]
+    if WorkerState.READY in here or WorkerState.DRAINING in here:
+        return None
+    if here:
+        return f"the worker of this host ({host}) is {here[0]}"
+    return f"no worker of this host ({host}) has been heard of for {settings.timing.lease_s:g} s"

@@ -1,13 +1,18 @@
 """What `vlmq serve` prints once it is ready."""
 
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from models.worker import Worker
+from vlmq.cli_jobs import DEFAULT_URL
 from vlmq.config import Settings
 
 
@@ -21,10 +26,21 @@ def print_ready(console: Console, settings: Settings, url: str, workers: Sequenc
     body = {"model": next(iter(settings.models)), "messages": [{"role": "user", "content": "Hello"}]}
     key = "-H 'Authorization: Bearer …' " if settings.api_keys else ""
     _print_row(console, "try", f"curl {url}/v1/jobs {key}-H 'Content-Type: application/json' -d '{json.dumps(body)}'")
-    _print_row(console, "", 'vlmq submit cat.jpg "What is this?"')
+    options = ("" if url == DEFAULT_URL else f" --url {url}") + (" --api-key …" if settings.api_keys else "")
+    _print_row(console, "", f'{command()} submit cat.jpg "What is this?"{options}')
     if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
         console.print("[yellow]whoever reaches this port may use it; set VLMQ_API_KEYS=tenant:key[/]", highlight=False)
     console.print("Ctrl-C stops everything\n", style="dim", highlight=False)
+
+
+def command() -> str:
+    """`vlmq` as a shell finds it here: by name, else the one of this environment, seen from the working directory."""
+    if shutil.which("vlmq") is not None:
+        return "vlmq"
+    beside = Path(sys.executable).parent / "vlmq"
+    if not beside.is_file():
+        return "python -m vlmq"
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))
 
 
 def told_stage(details: Mapping[str, Any]) -> str:

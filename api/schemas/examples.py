@@ -1,15 +1,17 @@
 """Bodies to begin with, as the interactive documentation offers them."""
 
+import json
 from typing import Any
 
 from flask_openapi.models import OPENAPI3_REF_PREFIX
 
 from api.schemas import job_request, templates
+from api.schemas.example_pictures import FRAMES, PICTURE
 from api.schemas.job_request import JobRequest
 from api.schemas.templates import TemplateRequest
 
 _QUESTION = {"type": "text", "text": "What is this?"}
-_IMAGE = {"type": "image", "url": "https://example.com/cat.png"}
+_IMAGE = {"type": "image", "base64": PICTURE}
 
 
 def _asking(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -31,7 +33,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "clip": (
-        "A clip of a video, 16 frames of it",
+        "A clip of a video behind a URL, 16 frames of it",
         _asking(
             {"type": "video", "url": "https://example.com/street.mp4", "start": 12, "end": 48.5, "num_frames": 16},
             {"type": "text", "text": "What happens in the video?"},
@@ -40,7 +42,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "frames": (
         "A video as a list of images, two a second",
         _asking(
-            {"type": "video", "frames": [f"https://example.com/{number}.png" for number in range(1, 5)], "fps": 2},
+            {"type": "video", "frames": [{"base64": frame} for frame in FRAMES], "fps": 2},
             {"type": "text", "text": "What happens in the video?"},
         ),
     ),
@@ -49,7 +51,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "model": "tiny-vlm",
             "template": {"name": "describe"},
-            "variables": {"photo": _IMAGE, "thing": "cat"},
+            "variables": {"photo": _IMAGE},
         },
     ),
     "chat template": (
@@ -89,14 +91,25 @@ def request_body(model: type[JobRequest | TemplateRequest], *, with_files: bool 
     examples = {name: {"summary": words, "value": value} for name, (words, value) in known.items()}
     content: dict[str, Any] = {"application/json": {"schema": schema, "examples": examples}}
     if with_files:
-        content["multipart/form-data"] = {
-            "schema": {
-                "type": "object",
-                "required": ["job"],
-                "properties": {"job": schema},
-                "additionalProperties": {"type": "string", "format": "binary"},
-                "description": "The job, and a file for each name that its parts give as `upload`.",
-            },
-            "encoding": {"job": {"contentType": "application/json"}},
-        }
+        content["multipart/form-data"] = {"schema": _form()}
     return {"required": True, "content": content}
+
+
+def _form() -> dict[str, Any]:
+    """The job is a field of text: of an object, and of text that is encoded as JSON, Swagger UI would send each member
+    as a field. It offers no field without a name, so one file has one.
+    """
+    return {
+        "type": "object",
+        "required": ["job"],
+        "properties": {
+            "job": {
+                "type": "string",
+                "description": f"A `{JobRequest.__name__}`, as JSON.",
+                "example": json.dumps(_asking({"type": "image", "upload": "image"}, _QUESTION), indent=2),
+            },
+            "image": {"type": "string", "format": "binary", "description": 'The file of `"upload": "image"`.'},
+        },
+        "additionalProperties": {"type": "string", "format": "binary"},
+        "description": "The job, and a file for each name that its parts give as `upload`.",
+    }

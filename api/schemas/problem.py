@@ -1,8 +1,33 @@
 """How an error is written."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from vlmq.errors import CONSEQUENCES, ErrorCode, VlmqError
+
+# One error for each documented status, in the words that it comes with.
+_EXAMPLES = (
+    VlmqError(ErrorCode.INVALID_JSON, "The body is not JSON: Expecting value (line 1, column 10)."),
+    VlmqError(ErrorCode.INVALID_API_KEY, "This API key is not known."),
+    VlmqError(ErrorCode.NOT_FOUND, "There is no job with this id."),
+    VlmqError(ErrorCode.CONFLICT, "The job is in_progress; cancel it first and delete it when it is over."),
+    VlmqError(ErrorCode.BODY_TOO_LARGE, "The body is larger than this path takes."),
+    VlmqError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, sent with Content-Type: application/json."),
+    VlmqError(
+        ErrorCode.INVALID_REQUEST,
+        "generation.temperature: Input should be less than or equal to 2.",
+        param="generation.temperature",
+    ),
+    VlmqError(
+        ErrorCode.QUEUE_FULL,
+        "10000 of your jobs are waiting to be run, and no more may; try again when some have started.",
+    ),
+    VlmqError(
+        ErrorCode.INTERNAL_ERROR, "Something went wrong on our side; the request id finds it in the service's log."
+    ),
+    VlmqError(ErrorCode.UNAVAILABLE, "The database or Redis cannot be reached right now; try again in a moment."),
+)
 
 
 class ErrorBody(BaseModel):
@@ -17,26 +42,7 @@ class ErrorBody(BaseModel):
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:vlmq:error:invalid_request",
-                    "title": "The request is not valid",
-                    "status": 422,
-                    "detail": "generation.temperature: Input should be less than or equal to 2.",
-                    "instance": "/v1/jobs",
-                    "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5",
-                    "error": {
-                        "message": "generation.temperature: Input should be less than or equal to 2.",
-                        "type": "invalid_request_error",
-                        "code": "invalid_request",
-                        "param": "generation.temperature",
-                    },
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.update(examples=[example(422)]))
 
     type: str
     title: str
@@ -46,3 +52,17 @@ class Problem(BaseModel):
     request_id: str | None
     error: ErrorBody
     errors: list[ErrorBody] | None = Field(None, description="all of them, when there are several")
+
+
+def example(status: int) -> dict[str, Any]:
+    """A problem with this status, as the documentation shows it."""
+    error = next(error for error in _EXAMPLES if error.status == status)
+    return {
+        "type": f"urn:vlmq:error:{error.code}",
+        "title": CONSEQUENCES[error.code].title,
+        "status": status,
+        "detail": error.message,
+        "instance": "/v1/jobs",
+        "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5",
+        "error": error.as_dict(),
+    }

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from flask.testing import FlaskClient
 
 from api.schemas import examples
 from api.schemas.job_request import EXAMPLE, JobRequest
+from api.schemas.problem import Problem
 from api.schemas.templates import TemplateRequest
 
 
@@ -68,6 +70,26 @@ def test_every_operation_has_a_summary_answers_and_described_errors(document: di
     assert len(names) == len(set(names))
 
 
+def test_an_errors_example_has_its_own_status(document: dict[str, Any]) -> None:
+    seen = set()
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400 and path != "/readyz":
+                example = answer["content"]["application/problem+json"]["example"]
+                Problem.model_validate(example)
+                assert str(example["status"]) == status, (path, method)
+                seen.add(status)
+    assert {"400", "401", "404", "409", "413", "415", "422", "429", "500", "503"} <= seen
+
+
+def test_the_documentation_asks_for_a_submitted_job_and_not_for_its_stream(document: dict[str, Any]) -> None:
+    # Swagger UI accepts the content of the first 2xx that has any.
+    answers = document["paths"]["/v1/jobs"]["post"]["responses"]
+    assert [status for status, answer in sorted(answers.items()) if status < "3" and answer.get("content")] == ["202"]
+    assert list(answers["202"]["content"]) == ["application/json"]
+    assert "text/event-stream" in answers["200"]["description"]
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     found = set(references(document))
@@ -119,8 +141,14 @@ def test_a_job_is_documented_as_json_and_as_a_form_with_files(document: dict[str
     job = {"$ref": "#/components/schemas/JobRequest"}
     assert content["application/json"]["schema"] == job
     form = content["multipart/form-data"]["schema"]
-    assert (form["properties"], form["required"]) == ({"job": job}, ["job"])
+    assert form["required"] == ["job"]
     assert form["additionalProperties"]["format"] == "binary"
+    field = form["properties"].pop("job")
+    assert (field["type"], field["description"]) == ("string", "A `JobRequest`, as JSON.")
+    example = json.loads(field["example"])
+    JobRequest.model_validate(example)
+    named = {part["upload"] for part in example["messages"][0]["content"] if "upload" in part}
+    assert named == set(form["properties"])
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/"])

@@ -130,6 +130,16 @@ def test_a_webhook_secret_needs_a_master_and_differs_by_tenant(tmp_path: Path) -
     assert len({master + "\n", *secrets}) == 3
 
 
+def test_a_tenant_without_a_key_has_no_webhook_secret(tmp_path: Path) -> None:
+    DataDir(tmp_path).make_master_secret()
+    place = {"VLMQ_DATA_DIR": str(tmp_path), "VLMQ_API_KEYS": "team-b:2,team-a:1"}
+    for given, named in (["--tenant", "team-c"], "team-c"), ([], "default"):
+        done = run("webhook-secret", *given, **place)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"VLMQ_API_KEYS has no tenant '{named}'; --tenant takes team-a, team-b\n"
+    assert run("webhook-secret", "--tenant", "team-a", **place).stdout.startswith("whsec_")
+
+
 def test_the_secret_of_another_data_directory_can_be_asked_for(tmp_path: Path) -> None:
     DataDir(tmp_path).make_master_secret()
     done = run("webhook-secret", "--data-dir", str(tmp_path))

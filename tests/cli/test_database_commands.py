@@ -41,6 +41,14 @@ def test_the_schema_is_made_shown_and_taken_back(tmp_path: Path) -> None:
     assert run("db", "current", **place).returncode == 1
 
 
+def test_looking_in_a_folder_without_a_database_names_it_and_leaves_nothing_there(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    done = run("db", "current", VLMQ_DATA_DIR=str(folder))
+    assert done.returncode == 1
+    assert done.stdout == f"no schema yet in {folder} (VLMQ_DATA_DIR names another); run `vlmq db upgrade`\n"
+    assert not folder.exists()
+
+
 def test_one_step_back_is_minus_one(database: Path) -> None:
     db("upgrade", "0001")
     db("downgrade", "-1")

@@ -10,6 +10,7 @@ import redis
 from tests.cli.test_command_line import run
 from vlmq.config import Settings
 from vlmq.doctor import examine
+from vlmq.doctor_machine import look_at_packages
 from vlmq.finding import Finding
 from vlmq.free_port import free_port
 from vlmq.served_model import ServedModel
@@ -34,6 +35,12 @@ def test_all_is_well_with_a_current_schema_and_a_checkpoint(settings: Settings) 
     levels = {found.subject: found.level for found in examine(settings)}
     wanted = ("python", "packages", "worker", f"port {settings.port}", "model tiny-vlm", "database")
     assert {name: levels[name] for name in wanted} == dict.fromkeys(wanted, "ok")
+
+
+def test_another_system_than_linux_is_said_not_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    found = next(look_at_packages())
+    assert (found.subject, found.level, found.message) == ("system", "fail", "darwin")
 
 
 def test_a_taken_port_names_who_listens(settings: Settings) -> None:
@@ -111,6 +118,6 @@ def test_what_an_adapter_or_a_quantization_needs_is_looked_for(
     served = ServedModel(checkpoint="org/vlm", adapter=str(tmp_path), quantization="bitsandbytes-8bit")
     found = examine(settings.model_copy(update={"models": {"vlm": served}}))
     told = {(finding.message, finding.advice) for finding in found if finding.level == "fail"}
-    assert ("it needs peft, which is not installed", "pip install 'vlmq[peft]'") in told
-    assert ("it needs bitsandbytes, which is not installed", "pip install 'vlmq[bitsandbytes]'") in told
+    assert ("it needs peft, which is not installed", "pip install peft") in told
+    assert ("it needs bitsandbytes, which is not installed", "pip install bitsandbytes") in told
     assert (f"{tmp_path} is no adapter", "name the folder with its adapter_config.json") in told

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,14 @@ def test_the_pins_of_the_images_have_no_registry_and_the_apis_no_torch() -> None
         lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
         assert [line for line in lines if not re.match(r"[a-z0-9-]+==[^ ]+( ; .*)?$", line)] == []
         assert any(line.startswith("torch==") for line in lines) == (name != "api")
+
+
+def test_all_that_the_project_asks_for_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"]
+    for name, more in {"api": [], "worker": extras["worker"], "dev": extras["dev"]}.items():
+        wanted = wanted + more
+        pins = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        names = [re.split(r"[\[<>=]", requirement)[0] for requirement in wanted]
+        assert [found for found in names if not re.search(rf"^{found}==", pins, re.MULTILINE)] == [], name

@@ -56,7 +56,7 @@ def test_tables_never_carry_controls(capsys: pytest.CaptureFixture[str]) -> None
         }
     )
     print_jobs([job], as_json=False)
-    print_job(job, [{"event": HOSTILE, "status": "sent", "url": HOSTILE}], as_json=False)
+    print_job(job, [{"event": HOSTILE, "status": "sent", "url": HOSTILE, "tries": 1}], as_json=False)
     printed = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\x9b", "\r"} & set(printed)
     assert PLAIN in printed

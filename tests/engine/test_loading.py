@@ -17,6 +17,7 @@ from engine.types import CheckpointSettings, LoadingStage
 from tests.engine.families import save_family
 from tests.engine.loading import failure
 from tests.hub import COMMIT, Hub
+from vlmq.config import BUNDLED_CHECKPOINT
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ def test_a_repository_is_downloaded_and_loaded_with_its_progress_told(hub: Hub) 
         assert fractions == sorted(fractions)
         assert (fractions[0], fractions[-1]) == (0.0, 1.0)
         assert len(fractions) > 10
+
+
+def test_a_folder_is_not_said_to_be_downloaded() -> None:
+    told: list[LoadingStage] = []
+    settings = CheckpointSettings(str(BUNDLED_CHECKPOINT), device="cpu")
+    load_engine(settings, on_progress=lambda stage, _fraction: told.append(stage)).close()
+    assert list(dict.fromkeys(told)) == ["loading", "warming_up"]
 
 
 def test_a_model_of_another_kind_is_refused_before_its_weights_are_downloaded(hub: Hub) -> None:

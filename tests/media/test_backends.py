@@ -92,7 +92,7 @@ def test_a_backend_that_is_not_installed_says_how_to_get_it(
     with pytest.raises(VlmqError) as refusal:
         loader.load_video(LocalFile(clip), VideoSampling(num_frames=2), param="video", backend=backend)
     assert refusal.value.code is ErrorCode.UNSUPPORTED_PARAMETER
-    assert f"vlmq[{backend}]" in refusal.value.message
+    assert f"`pip install {backend}" in refusal.value.message
 
 
 def test_torchvision_is_refused_since_it_decodes_no_videos_any_more(loader: MediaLoader, clip: Path) -> None:
