@@ -17,7 +17,7 @@ _NOT_FOR_TEMPLATES = frozenset(
     {
         "conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
         "return_tensors", "return_dict", "return_assistant_tokens_mask", "load_audio_from_video", "processor_kwargs",
-        "sanitize_control_tokens",
+        "sanitize_control_tokens", "conversations", "self",
     }
 )  # fmt: skip
 _PYTHON_PART = "{'type': 'text'"

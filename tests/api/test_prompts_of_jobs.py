@@ -59,6 +59,7 @@ def test_a_stored_chat_template_is_copied_into_the_job(client: FlaskClient) -> N
         ({"chat_template": {"id": "x"}}, "invalid_request", "chat_template.name"),
         ({"template_kwargs": {"chat_template": "x"}}, "invalid_request", "template_kwargs.chat_template"),
         ({"template_kwargs": {"tokenize": True}}, "invalid_request", "template_kwargs.tokenize"),
+        ({"template_kwargs": {"self": 1}}, "invalid_request", "template_kwargs.self"),
         ({"template_kwargs": {"not a name": 1}}, "invalid_request", "template_kwargs.not a name"),
         ({"template_kwargs": {"__class__": 1}}, "invalid_request", "template_kwargs.__class__"),
         ({"template_kwargs": []}, "invalid_request", "template_kwargs"),

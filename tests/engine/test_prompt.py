@@ -169,9 +169,7 @@ def test_a_template_that_writes_nothing_is_refused(template: str, engine: Genera
     assert "nothing" in error.message
 
 
-def test_an_answer_that_ends_with_an_image_cannot_be_continued(
-    engine: GenerateEngine, pictures: list[Picture]
-) -> None:
+def test_an_answer_that_ends_with_an_image_cannot_be_continued(engine: GenerateEngine, pictures: list[Picture]) -> None:
     text, image = {"type": "text", "text": "Like this:"}, {"type": "image"}
     for content in ([image], [text, image]):
         messages = [*ask("Draw.").messages, {"role": "assistant", "content": content}]
