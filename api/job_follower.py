@@ -55,8 +55,7 @@ class JobStream:
 
     def __init__(self, service: Services, job: Job, after: EventId | None, *, new: bool) -> None:
         self._service, self._job_id, self._last, self._new = service, job.id, after, new
-        # When the log is read unless an event comes first, which tells whether there is a hole before it.
-        self._read_log_at: float | None = time.monotonic() + LOG_RETRY_S if new else None
+        self._log_unread = False
         # When the row speaks, unless the stream's own end comes first.
         self._row_speaks_at: float | None = None
         if job.status.is_final and job.finished_at is not None:
@@ -65,8 +64,7 @@ class JobStream:
 
     def frames(self) -> Iterator[str]:
         heartbeat_s = self._service.settings.timing.sse_heartbeat_s
-        # Of a new job the log holds nothing yet; what comes before we listen is a hole before the next event, or is
-        # read in a moment if that is long in coming.
+        # Of a new job the log holds nothing; what may come before we listen is a hole like any other.
         with self._service.hub.follow(self._job_id, read_log=not self._new) as reader:
             yield f"retry: {RECONNECT_MS}\n\n"
             beat_at = time.monotonic() + heartbeat_s
@@ -85,17 +83,21 @@ class JobStream:
                     return
 
     def _patience(self, beat_at: float) -> float:
-        due = [at for at in (beat_at, self._row_speaks_at, self._read_log_at) if at is not None]
+        due = [beat_at]
+        if self._row_speaks_at is not None:
+            due.append(self._row_speaks_at)
+        if self._log_unread:
+            due.append(time.monotonic() + LOG_RETRY_S)
         return min(due) - time.monotonic()
 
     def _row_speaks(self) -> bool:
-        return _is_past(self._row_speaks_at)
+        return self._row_speaks_at is not None and time.monotonic() >= self._row_speaks_at
 
     def _advance(self, news: News) -> Iterator[Event | str]:
         ends_silently = news.row_is_final and self._row_speaks_at is None
         if ends_silently:
             self._row_speaks_at = time.monotonic() + FINAL_GRACE_S
-        if news.read_log or ends_silently or (not news.events and _is_past(self._read_log_at)):
+        if news.read_log or self._log_unread or ends_silently:
             yield from self._replay()
         for event in news.events:
             if self._is_news(event) and not self._is_next(event.id):
@@ -108,9 +110,9 @@ class JobStream:
             events = self._service.event_log.read(self._job_id, after=self._last)
         except REDIS_ERRORS as error:
             log.warning("could not read a stream; trying again", job=self._job_id, error=str(error))
-            self._read_log_at = time.monotonic() + LOG_RETRY_S
+            self._log_unread = True
             return
-        self._read_log_at = None
+        self._log_unread = False
         for event in events:
             yield from self._pass_on(event)
 
@@ -120,7 +122,7 @@ class JobStream:
             # Its id is the place before the hole, so that a reader who comes back asks from there.
             place = self._last or EventId(event.id.attempt, 0)
             yield encode("gap", {"after": str(place), "before": str(event.id)}, place)
-        self._last, self._read_log_at = event.id, None
+        self._last = event.id
         yield event
 
     def _is_news(self, event: Event) -> bool:
@@ -145,10 +147,6 @@ class JobStream:
         last = self._last or EventId(job.attempt, 0)
         next_id = EventId(last.attempt, last.seq + 1) if last.attempt >= job.attempt else EventId(job.attempt, 1)
         yield Event(next_id, "status", job.status_data() | {"from_database": True})
-
-
-def _is_past(moment: float | None) -> bool:
-    return moment is not None and time.monotonic() >= moment
 
 
 def encode(type_: str, data: dict[str, Any], event_id: EventId) -> str:
