@@ -97,8 +97,8 @@ def _fill(source: Source, content: dict[str, Any]) -> None:
     if not messages:
         # Only media can be left out, and nothing else was there.
         name = next(name for name, variable in declared.items() if variable.type in _PART_TYPES)
-        message = f"variables.{name}: Without any of its media, this template has no message; give one."
-        raise InvalidRequestError([VlmqError(ErrorCode.INVALID_REQUEST, message, param=f"variables.{name}")])
+        problem = f"variables.{name}: Without any of its media, this template has no message; give one."
+        raise InvalidRequestError([VlmqError(ErrorCode.INVALID_REQUEST, problem, param=f"variables.{name}")])
     body.messages = messages
 
 
