@@ -46,7 +46,7 @@ class FileStore:
         Raises:
             VlmqError: MEDIA_TOO_LARGE when there are more than `limit` bytes, UNAVAILABLE when the disk takes none.
         """
-        with _disk():
+        with disk():
             self._root.mkdir(parents=True, exist_ok=True)
             incoming = tempfile.NamedTemporaryFile(dir=self._root, prefix=INCOMING, delete=False)  # noqa: SIM115
         partial = Path(incoming.name)
@@ -60,9 +60,9 @@ class FileStore:
                     )
                 digest.update(chunk)
                 head += chunk[: HEAD_BYTES - len(head)]
-                with _disk():
+                with disk():
                     incoming.write(chunk)
-            with _disk():
+            with disk():
                 incoming.flush()
                 # A job that is accepted must still find its media after a power cut.
                 os.fsync(incoming.fileno())
@@ -105,8 +105,12 @@ class FileStore:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
-    """What happens within is our disk's doing; an OSError of the upload's connection is not."""
+def disk() -> Iterator[None]:
+    """What happens within is our disk's doing; an OSError of the upload's connection is not.
+
+    Raises:
+        VlmqError: UNAVAILABLE for an OSError.
+    """
     try:
         yield
     except OSError as error:
