@@ -1,7 +1,7 @@
 """Every error answer is made here: RFC 9457 problem details with OpenAI's `error` member beside them."""
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from flask import Flask, Response, g, json, request
@@ -68,18 +68,21 @@ def dotted(location: Iterable[object]) -> str | None:
     return ".".join(names) or None
 
 
+def document(error: VlmqError) -> dict[str, Any]:
+    """What the answer says about the error, whatever the request."""
+    return {
+        "type": f"urn:vlmq:error:{error.code}",
+        "title": CONSEQUENCES[error.code].title,
+        "status": error.status,
+        "detail": error.message,
+        "error": error.as_dict(),
+    }
+
+
 def problem(errors: list[VlmqError]) -> Response:
     """The answer for these errors, of which the first is the one that counts."""
     first = errors[0]
-    body = {
-        "type": f"urn:vlmq:error:{first.code}",
-        "title": CONSEQUENCES[first.code].title,
-        "status": first.status,
-        "detail": first.message,
-        "instance": request.path,
-        "request_id": g.get("request_id"),
-        "error": first.as_dict(),
-    }
+    body = document(first) | {"instance": request.path, "request_id": g.get("request_id")}
     if len(errors) > 1:
         body["errors"] = [error.as_dict() for error in errors]
     response = Response(json.dumps(body), first.status, content_type="application/problem+json")

@@ -1,5 +1,6 @@
 """A validated request -> what is stored: messages in transformers' form, and the media that they name."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +111,11 @@ class _Intake:
         ):
             if count > limit:
                 self._refuse(f"The request has {count} {what}; {limit} are allowed.", "messages")
+        for name, values in (("template_kwargs", body.template_kwargs), ("variables", body.variables)):
+            chars = len(json.dumps(values, ensure_ascii=False)) if values else 0
+            if chars > limits.max_text_chars:
+                message = f"{name} have {chars} characters as JSON; {limits.max_text_chars} are allowed."
+                self._refuse(message, name)
         for kind in ("image", "video"):
             if self._counts[kind] and kind not in self._served.modalities:
                 message = f"{body.model} takes no {kind}s; it takes {', '.join(sorted(self._served.modalities))}."

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from werkzeug.sansio.multipart import Data, Field, File
 
 from api.upload import CHUNK_BYTES, form_events
 from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.files import disk
 from vlmq.sniff import HEAD_BYTES
 
 JOB_FIELD = "job"
@@ -64,10 +65,13 @@ def read_job_form(boundary: str, body: Iterator[bytes], limits: Limits, folder: 
     """Read the form; its files go to a file in `folder` that has no name, and are gone when nobody holds the form.
 
     Raises:
-        VlmqError: it is malformed, lacks `job`, names something twice, or is too large.
+        VlmqError: it is malformed, lacks `job`, names something twice, or is too large; UNAVAILABLE when the disk
+            takes none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the form
+    with disk():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Unbuffered, so that what the disk refuses is known at once; it lives as long as the form.
+        spool = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
     job: bytearray | None = None
     files: dict[str, FormFile] = {}
     digest = hashlib.sha256()
@@ -82,7 +86,8 @@ def read_job_form(boundary: str, body: Iterator[bytes], limits: Limits, folder: 
             at = files[name] = FormFile(spool, spool.tell())
             digest = hashlib.sha256()
         elif isinstance(event, Data) and at is not None:
-            spool.write(event.data)
+            with disk():
+                _write(spool, event.data)
             digest.update(event.data)
             at.head += event.data[: HEAD_BYTES - len(at.head)]
             at.size += len(event.data)
@@ -96,6 +101,13 @@ def read_job_form(boundary: str, body: Iterator[bytes], limits: Limits, folder: 
         message = "The form has no field `job`, which holds the job as JSON."
         raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=JOB_FIELD)
     return JobForm(bytes(job), files)
+
+
+def _write(spool: BinaryIO, data: bytes) -> None:
+    """All of it: without a buffer, a write may take less."""
+    left = memoryview(data)
+    while left:
+        left = left[spool.write(left) :]
 
 
 def _check_name(name: str, files: dict[str, FormFile], *, is_file: bool) -> None:

@@ -29,9 +29,9 @@ _INSERT = insert(Job).returning(Job)
 _ACCEPTED = {"image": (IMAGE_TYPES, IMAGE_WORDS), "video": (VIDEO_TYPES, VIDEO_WORDS)}
 
 
-def find_job(session: Session, tenant: str, job_id: str) -> Job:
-    """Raises VlmqError NOT_FOUND, also for another tenant's job."""
-    job = session.get(Job, job_id) if "\x00" not in job_id else None
+def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> Job:
+    """Raises VlmqError NOT_FOUND, also for another tenant's job. With `lock`, nobody else changes or deletes it."""
+    job = session.get(Job, job_id, with_for_update=lock or None) if "\x00" not in job_id else None
     if job is None or job.tenant != tenant:
         raise VlmqError(ErrorCode.NOT_FOUND, "There is no job with this id.")
     return job
@@ -74,8 +74,7 @@ def delete_job(services: Services, tenant: str, job_id: str, *, tries: int = TRI
     """
     try:
         with services.database.write() as session:
-            job = find_job(session, tenant, job_id)
-            session.refresh(job, with_for_update=True)
+            job = find_job(session, tenant, job_id, lock=True)
             if not job.status.is_final:
                 message = f"The job is {job.status}; cancel it first and delete it when it is over."
                 raise VlmqError(ErrorCode.CONFLICT, message)

@@ -128,7 +128,7 @@ def cancel_job(path: JobPath) -> dict[str, Any]:
     """A queued job ends at once; a running one within a moment, with what it has so far. A job that is over stays."""
     service, tenant = services(), current_tenant()
     with service.database.write() as session:
-        job = find_job(session, tenant, path.job_id)
+        job = find_job(session, tenant, path.job_id, lock=True)
         change = request_cancel(session, job)
         session.refresh(job)
     if change is not None:

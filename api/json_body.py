@@ -1,6 +1,7 @@
 """JSON bodies, read strictly: what two parsers could read differently, or a database cannot keep, is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def parse_json_object(body: bytes, limits: Limits) -> dict[str, Any]:
     """Read one JSON object.
 
     Raises:
-        VlmqError: INVALID_JSON for malformed JSON, duplicate names, NaN, too deep nesting, and characters that cannot
-            be stored; INVALID_REQUEST when it is not an object or holds too many values.
+        VlmqError: INVALID_JSON for malformed JSON, duplicate names, NaN and too deep nesting; INVALID_REQUEST when it
+            is not an object, holds too many values, or numbers and characters that cannot be stored.
     """
     # Millions of empty lists fit into a body; count before they become objects.
     if _marks(body) > MAX_MARKS and _marks_outside_strings(body) > MAX_MARKS:
@@ -130,6 +131,9 @@ def _check_values(root: dict[str, Any], limits: Limits) -> None:
             raise _too_many()
         if len(path) >= limits.max_json_depth and isinstance(value, dict | list):
             raise _too_deep(limits)
+        if isinstance(value, float) and math.isinf(value):
+            message = "The number is too large."
+            raise VlmqError(ErrorCode.INVALID_REQUEST, message, param=".".join(str(name)[:64] for name in path))
         if isinstance(value, str):
             check_storable(value, ".".join(str(name)[:64] for name in path))
         elif isinstance(value, list):

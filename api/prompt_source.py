@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from api.errors import InvalidRequestError, refuse_invalid
 from api.schemas.content import Message, Part, TextPart
 from api.schemas.generation import Generation
+from api.schemas.generation_names import ALIASES
 from api.schemas.job_request import JobRequest
 from api.schemas.strict import Strict
 from api.schemas.templates import TemplateMessage, TemplateRef, TemplateTextPart, Variable
@@ -93,6 +94,11 @@ def _fill(source: Source, content: dict[str, Any]) -> None:
                 parts.append(given)
         if parts:
             messages.append(Message.model_construct(role=message.role, content=parts))
+    if not messages:
+        # Only media can be left out, and nothing else was there.
+        name = next(name for name, variable in declared.items() if variable.type in _PART_TYPES)
+        problem = f"variables.{name}: Without any of its media, this template has no message; give one."
+        raise InvalidRequestError([VlmqError(ErrorCode.INVALID_REQUEST, problem, param=f"variables.{name}")])
     body.messages = messages
 
 
@@ -135,8 +141,11 @@ def _read_media(declared: dict[str, Variable], given: dict[str, Any]) -> dict[st
 
 
 def _merged(defaults: dict[str, Any], given: Generation) -> Generation:
+    own = given.model_dump(exclude_none=True)
+    meant = {ALIASES.get(name, name) for name in own}
+    kept = {name: value for name, value in defaults.items() if ALIASES.get(name, name) not in meant}
     try:
-        return Generation.model_validate(defaults | given.model_dump(exclude_none=True))
+        return Generation.model_validate(kept | own)
     except ValidationError as invalid:
         # Each is valid for itself: it is what the job adds that does not go with the template's.
         message = f"generation: Does not go with the template's own: {invalid.errors()[0]['msg']}."

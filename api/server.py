@@ -1,10 +1,13 @@
 """The API's server: gunicorn with gevent, so that thousands of streams and long polls wait in one process."""
 
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +17,18 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import (
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+)
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
 from vlmq.config import Settings
+from vlmq.errors import ErrorCode, VlmqError
 
 # Open connections of one process, most of them streams that wait.
 MAX_CONNECTIONS = 10_000
@@ -80,6 +91,15 @@ class _Worker(GeventWorker):
         req.should_close = lambda: req.body.failed or says_close()
         return super().handle_request(listener_name, req, sock, addr)  # type: ignore[no-untyped-call]
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        if not isinstance(exc, ParseException) or isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName):
+            super().handle_error(req, client, addr, exc)  # type: ignore[no-untyped-call]
+            return
+        # Gunicorn would answer in HTML. The connection is closed by the caller.
+        self.log.info("a request that cannot be read: %s", exc)
+        with suppress(OSError):
+            client.sendall(_unreadable(exc))
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)  # type: ignore[no-untyped-call]
         # Not from within a signal handler, which must not block.
@@ -118,6 +138,23 @@ class _Server(BaseApplication):
 
     def _clean_up(self, _arbiter: Arbiter) -> None:
         shutil.rmtree(self._metrics_dir, ignore_errors=True)
+
+
+def _unreadable(problem: ParseException) -> bytes:
+    """The whole answer to what is no HTTP request, or more than one may be."""
+    from api.errors import document
+
+    status, message = 400, "This is no HTTP request that can be read: its first line or a header is malformed."
+    if isinstance(problem, LimitRequestLine):
+        status, message = 414, "The URL is too long."
+    elif isinstance(problem, LimitRequestHeaders):
+        status, message = 431, "The headers are too many or too long."
+    body = json.dumps(document(VlmqError(ErrorCode.INVALID_REQUEST, message, status=status))).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def _close(app: Any) -> None:

@@ -125,8 +125,9 @@ def delete_file(path: FilePath) -> dict[str, Any]:
     in_use = VlmqError(ErrorCode.CONFLICT, "A job that is not over uses this file; cancel it or wait for its end.")
     try:
         with service.database.write() as session:
-            file = _find_file(session, tenant, path.file_id)
-            session.refresh(file, with_for_update=True)
+            # In this order, as jobs that bring or take files do.
+            lock_contents(session, [_find_file(session, tenant, path.file_id).sha256])
+            file = _find_file(session, tenant, path.file_id, lock=True)
             live = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
             users = select(Job.id).join(JobFile).where(JobFile.file_id == file.id, Job.status.in_(live)).limit(1)
             if session.scalar(users) is not None:
@@ -162,8 +163,8 @@ def _load_file(file_id: str) -> File:
         return _find_file(session, current_tenant(), file_id)
 
 
-def _find_file(session: Session, tenant: str, file_id: str) -> File:
-    file = session.get(File, file_id) if "\x00" not in file_id else None
+def _find_file(session: Session, tenant: str, file_id: str, *, lock: bool = False) -> File:
+    file = session.get(File, file_id, with_for_update=lock or None) if "\x00" not in file_id else None
     if file is None or file.tenant != tenant:
         raise VlmqError(ErrorCode.FILE_NOT_FOUND, "There is no file with this id.")
     return file

@@ -17,7 +17,7 @@ _NOT_FOR_TEMPLATES = frozenset(
     {
         "conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
         "return_tensors", "return_dict", "return_assistant_tokens_mask", "load_audio_from_video", "processor_kwargs",
-        "sanitize_control_tokens",
+        "sanitize_control_tokens", "conversations", "self",
     }
 )  # fmt: skip
 _PYTHON_PART = "{'type': 'text'"
@@ -75,6 +75,10 @@ class ChatRenderer:
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
             plain = self._plain_parts(parts, f"{where}.content", counts)
             messages.append({"role": message["role"], "content": plain, **self._control.break_up_all(rest, where)})
+        last = messages[-1]["content"]
+        if request.continues and not (last and last[-1]["type"] == "text"):
+            problem = "An answer that is to be continued ends with text; end with a user's message, or with text"
+            raise _invalid(problem, f"messages.{len(messages) - 1}.content")
         for kind, given in (("image", request.images), ("video", request.videos)):
             if counts[kind] != len(given):
                 raise _invalid(

@@ -50,6 +50,11 @@ class PromptBuilder:
         text = self._chats.render(request)
         inputs = self._process(text, request)
         ids = inputs["input_ids"][0]
+        if not len(ids):
+            problem = "The chat template wrote nothing for the model to read"
+            raise VlmqError(
+                ErrorCode.TEMPLATE_ERROR, problem, param="chat_template" if request.chat_template else "messages"
+            )
         image_tokens = _count(ids, self._processor.image_token_ids)
         video_tokens = _count(ids, self._processor.video_token_ids)
         if request.videos and not video_tokens:

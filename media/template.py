@@ -68,8 +68,8 @@ def _texts(job: dict[str, Any]) -> list[str]:
 
 def _refusal(code: ErrorCode, message: str, error: BaseException | None) -> dict[str, Any]:
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
-        # Something was to be imported that `rehearse_template` does not meet: our fault.
-        code, message = ErrorCode.INTERNAL_ERROR, "Rendering failed on our side."
+        # Something was to be imported that `rehearse_template` does not meet, such as the codec of 'x'.encode('idna').
+        code, message = ErrorCode.TEMPLATE_FORBIDDEN, "The template uses a part of Python that is not for templates."
     detail = None if error is None else f"{type(error).__name__}: {error}"[:500]
     return {"error": {"code": code, "message": message, "detail": detail}}
 
@@ -78,6 +78,7 @@ def rehearse_template() -> None:
     """Meet once, before the first fork, what rendering imports late: the compiler, and the telling of errors."""
     source = "{% generation %}{{ messages | tojson }}{{ strftime_now('%Y') }}{% endgeneration %}"
     render_chat(source, [{"role": "user", "content": "x"}], {}, continues=True)
+    render_text("{{ lipsum(n=1) }}{{ '<a> b' | striptags | wordwrap(1) }}", {})
     for source in ("{{ 1 + 'a' }}", "{{ ''.__class__.x }}", "{{ x.y.z }}", "{% if %}"):
         try:
             render_text(source, {})

@@ -1,5 +1,6 @@
 """An attempt in flight: one job that this worker holds, the events of its stream, and how it is to end."""
 
+import re
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -108,5 +109,5 @@ class Attempt:
 
 
 def storable(text: str) -> str:
-    """PostgreSQL cannot store NUL, which a byte-level vocabulary can produce."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """PostgreSQL cannot store NUL, which a byte-level vocabulary can produce; nothing stores half a surrogate pair."""
+    return text if text.isprintable() else re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)

@@ -115,8 +115,13 @@ class Ending:
             usage=self.report.usage or None,
             timings=self.report.timings,
             manifest=self.report.manifest,
-            error=None if self.error is None else self.error.as_dict(),
+            error=None if self.error is None else _told(self.error),
             outputs=self.report.outputs,
             degraded=self.report.degraded,
             prompt=self.report.prompt,
         )
+
+
+def _told(error: VlmqError) -> dict[str, str | None]:
+    # A message may quote what a template or a file holds; if it could not be stored, the job would never end.
+    return {name: value and storable(value) for name, value in error.as_dict().items()}

@@ -11,6 +11,8 @@ DEFAULT_FRAMES = 8
 DEFAULT_MAX_FRAMES = 128
 # What transformers takes for a list of frames that comes without times.
 LISTED_FPS = 24.0
+# Frames that follow each other more closely than this have no rate that can be counted with.
+MIN_GAP_S = 1e-9
 _WAYS = ("num_frames", "fps", "frame_indices", "timestamps")
 
 
@@ -61,7 +63,7 @@ def listed_times(part: dict[str, Any]) -> tuple[list[float], float]:
         fps = part.get("fps") or LISTED_FPS
         return [number / fps for number in range(count)], fps
     gap = (times[-1] - times[0]) / (count - 1) if count > 1 else 0.0
-    if gap and all(abs(time - number * gap) <= 1e-3 for number, time in enumerate(times)):
+    if gap >= MIN_GAP_S and all(abs(time - number * gap) <= 1e-3 for number, time in enumerate(times)):
         return times, 1 / gap
     # Models that print times compute them from a rate and numbers: then each number is a millisecond.
     return times, 1000.0

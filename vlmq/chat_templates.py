@@ -5,6 +5,7 @@ renders the same text here. Parsing is safe anywhere; compiling is not (`{{ 'a' 
 """
 
 import json
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -26,7 +27,7 @@ RESERVED_NAMES = frozenset(
     {
         "conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
         "return_tensors", "return_dict", "return_assistant_tokens_mask", "load_audio_from_video", "processor_kwargs",
-        "sanitize_control_tokens",
+        "sanitize_control_tokens", "conversations", "self",
     }
 )  # fmt: skip
 
@@ -195,7 +196,7 @@ def render_text(source: str, variables: Mapping[str, Any]) -> str:
     pieces: list[str] = []
     length = 0
     try:
-        for piece in make_environment().from_string(source).generate(**variables):
+        for piece in make_environment().from_string(source).generate(dict(variables)):
             pieces.append(piece)
             length += len(piece)
             if length > MAX_RENDERED_CHARS:
@@ -221,12 +222,17 @@ def _explained(error: Exception) -> VlmqError:
     if isinstance(error, TemplateSyntaxError):
         return _not_jinja(error, None)
     if isinstance(error, TemplateError):
-        return VlmqError(code, f"The template refused: {(error.message or 'it gives no reason')[:500]}")
+        return VlmqError(code, f"The template refused: {_shown(error.message or 'it gives no reason')[:500]}")
     if isinstance(error, UnicodeEncodeError):
         return VlmqError(code, "The template writes half a surrogate pair.")
     return VlmqError(code, f"The template failed ({type(error).__name__}).")
 
 
+def _shown(message: str) -> str:
+    """What a template says, as text that can be stored, without addresses of this process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", message))
+
+
 def _not_jinja(error: TemplateSyntaxError, param: str | None) -> VlmqError:
-    message = f"The template is not valid Jinja (line {error.lineno}): {(error.message or '')[:300]}"
+    message = f"The template is not valid Jinja (line {error.lineno}): {_shown(error.message or '')[:300]}"
     return VlmqError(ErrorCode.TEMPLATE_ERROR, message, param=param)

@@ -49,7 +49,9 @@ class Limits(BaseModel):
     max_upload_bytes: PositiveInt = 2 * 2**30
     max_json_depth: PositiveInt = 32
     max_messages: PositiveInt = 256
-    max_text_chars: PositiveInt = 1_000_000
+    max_text_chars: PositiveInt = Field(
+        1_000_000, description="of all messages together; `template_kwargs` and `variables` may have as many each"
+    )
     max_images: PositiveInt = 32
     max_videos: PositiveInt = 4
     max_new_tokens: PositiveInt = 8192

@@ -45,7 +45,7 @@ class FileStore:
         Raises:
             VlmqError: MEDIA_TOO_LARGE when there are more than `limit` bytes, UNAVAILABLE when the disk takes none.
         """
-        with _disk():
+        with disk():
             self._root.mkdir(parents=True, exist_ok=True)
             incoming = tempfile.NamedTemporaryFile(dir=self._root, prefix=INCOMING, delete=False)  # noqa: SIM115
         partial = Path(incoming.name)
@@ -58,9 +58,9 @@ class FileStore:
                         ErrorCode.MEDIA_TOO_LARGE, f"The file has more than the {limit} bytes allowed.", param=param
                     )
                 digest.update(chunk)
-                with _disk():
+                with disk():
                     incoming.write(chunk)
-            with _disk():
+            with disk():
                 incoming.flush()
                 # A job that is accepted must still find its media after a power cut.
                 os.fsync(incoming.fileno())
@@ -103,8 +103,12 @@ class FileStore:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
-    """What happens within is our disk's doing; an OSError of the upload's connection is not."""
+def disk() -> Iterator[None]:
+    """What happens within is our disk's doing; an OSError of the upload's connection is not.
+
+    Raises:
+        VlmqError: UNAVAILABLE for an OSError.
+    """
     try:
         yield
     except OSError as error:

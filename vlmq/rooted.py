@@ -18,9 +18,9 @@ def relative_path(root: Path | None, path: str, *, param: str) -> str:
     if root is None:
         message = "This service reads no files of its own; an operator may allow a folder with VLMQ_MEDIA_ROOT."
         raise _refused(message, param)
-    pure = PurePosixPath(path)
     if not path or "\x00" in path or len(path) > MAX_PATH_CHARS:
         raise _refused("This is no path.", param)
+    pure = PurePosixPath(path)
     if ".." in pure.parts:
         raise _refused("A path must not hold `..`.", param)
     if pure.is_absolute():

@@ -15,7 +15,7 @@ class ServedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    checkpoint: str = Field(description="a directory, or a repository on the Hugging Face hub")
+    checkpoint: str = Field(min_length=1, description="a directory, or a repository on the Hugging Face hub")
     revision: str | None = Field(None, description="a commit of the repository; pin it in production")
     engine: Literal["generate", "scripted"] = "generate"
     device: Literal["auto", "cuda", "cpu"] = "auto"

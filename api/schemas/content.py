@@ -11,6 +11,10 @@ from vlmq.sniff import IMAGE_WORDS, VIDEO_WORDS
 from vlmq.video_backends import VideoBackend
 
 MAX_FPS = 240.0
+# A frame in eleven days, and three hundred years: whatever is beyond is no video, and too large to count with.
+MIN_FPS = 1e-6
+MAX_SECOND = 1e10
+MAX_INDEX = 2**31 - 1
 
 MAX_LISTED = 4096
 
@@ -90,8 +94,8 @@ class InputImagePart(Strict):
 # What is stored of how a video is sampled, as it came.
 SAMPLING_FIELDS = ("num_frames", "fps", "frame_indices", "timestamps", "start", "end", "max_pixels")
 _WAYS = ("num_frames", "fps", "frame_indices", "timestamps")
-_Index = Annotated[int, Field(ge=0)]
-_Second = Annotated[float, Field(ge=0)]
+_Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
+_Second = Annotated[float, Field(ge=0, le=MAX_SECOND)]
 
 
 class Sampling(Strict):
@@ -99,7 +103,7 @@ class Sampling(Strict):
 
     num_frames: int | None = Field(None, ge=1, description="this many, spread evenly")
     fps: float | None = Field(
-        None, gt=0, le=MAX_FPS, description="this many a second; of `frames`, how many there were"
+        None, ge=MIN_FPS, le=MAX_FPS, description="this many a second; of `frames`, how many there were"
     )
     frame_indices: Annotated[list[_Index], Field(min_length=1, max_length=MAX_LISTED)] | None = Field(
         None, description="these frames, counted from 0 in the order of display; ascending"
@@ -107,8 +111,10 @@ class Sampling(Strict):
     timestamps: Annotated[list[_Second], Field(min_length=1, max_length=MAX_LISTED)] | None = Field(
         None, description="the frames shown at these seconds from the first; of `frames`, when each was; ascending"
     )
-    start: float | None = Field(None, ge=0, description="begin of a clip, in seconds from the first frame")
-    end: float | None = Field(None, gt=0, description="end of a clip, in seconds from the first frame")
+    start: float | None = Field(
+        None, ge=0, le=MAX_SECOND, description="begin of a clip, in seconds from the first frame"
+    )
+    end: float | None = Field(None, gt=0, le=MAX_SECOND, description="end of a clip, in seconds from the first frame")
     max_pixels: int | None = Field(None, ge=4, description="width times height of a frame; larger ones are scaled down")
     backend: VideoBackend | None = Field(None, description="what decodes; pyav unless named")
     video_load_backend: VideoBackend | None = Field(None, description="the same as `backend`, as transformers names it")

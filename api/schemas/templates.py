@@ -1,5 +1,6 @@
 """Stored templates: chat templates in Jinja, and prompts with declared variables."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -42,6 +43,9 @@ class Variable(Strict):
         if (self.type == "enum") != (self.values is not None):
             raise PydanticCustomError("values", "Is for the type enum, which needs it", {"field": "values"})
         if self.default is not None:
+            if len(json.dumps(self.default, ensure_ascii=False)) > MAX_TEMPLATE_CHARS:
+                text = "May have {most} characters"
+                raise PydanticCustomError("long", text, {"field": "default", "most": MAX_TEMPLATE_CHARS})
             if self.required:
                 raise PydanticCustomError("default", "Is for variables with required: false", {"field": "default"})
             if self.type in MEDIA_TYPES or (problem := self.problem_with(self.default)) is not None:

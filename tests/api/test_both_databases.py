@@ -2,18 +2,20 @@
 
 import base64
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from api.app import create_app
 from api.services import Services
 from models.file import File
+from models.file_rows import lock_contents
 from models.idempotency import IdempotencyKey
 from models.job import Job, JobFile
 from models.template import Template
@@ -155,6 +157,46 @@ def test_jobs_that_come_and_go_at_once_never_lose_their_image(app: Flask, servic
         list(pool.map(come_and_go, range(30)))
     for turn in range(30):
         come_and_go(turn)
+
+
+def upload(client: FlaskClient, shade: int = 7) -> str:
+    answer = client.post("/v1/files", data=png(shade=shade), content_type="image/png")
+    assert answer.json is not None
+    return str(answer.json["id"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "table"),
+    [
+        ("DELETE", "/v1/files/{file}", File),
+        ("DELETE", "/v1/jobs/{job}", Job),
+        ("POST", "/v1/jobs/{job}/cancel", Job),
+    ],
+)
+def test_what_another_deletes_at_the_same_moment_is_not_found(
+    app: Flask, service: Services, method: str, path: str, table: Any
+) -> None:
+    client = app.test_client()
+    url = path.format(file=upload(client), job=submit(client))
+    with ThreadPoolExecutor(1) as pool:
+        with service.database.write() as session:
+            session.execute(delete(table))
+            asked = pool.submit(lambda: app.test_client().open(url, method=method))
+            # Long enough to have seen the row; a lock is what it waits for.
+            assert not wait([asked], timeout=0.5).done
+        assert asked.result(timeout=20).status_code == 404
+
+
+def test_deleting_a_file_waits_for_a_job_that_takes_it_without_a_deadlock(app: Flask, service: Services) -> None:
+    file_id = upload(app.test_client())
+    with ThreadPoolExecutor(1) as pool:
+        with service.database.write() as session:
+            lock_contents(session, [sha256(png(shade=7)).hexdigest()])
+            asked = pool.submit(lambda: app.test_client().delete(f"/v1/files/{file_id}"))
+            assert not wait([asked], timeout=0.5).done
+            # As a job does that refers to it.
+            session.execute(select(File.id).where(File.id == file_id).with_for_update(read=True))
+        assert asked.result(timeout=20).status_code == 200
 
 
 def test_the_same_bytes_of_two_tenants_are_kept_until_both_are_gone(settings: Settings, service: Services) -> None:

@@ -94,6 +94,19 @@ def test_text_that_cannot_be_stored_is_refused(client: FlaskClient, body: bytes,
     assert (answer.status_code, answer.json["error"]["param"]) == (422, param)
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (OPENING + b'"a"}], "template_kwargs": {"a": [0, 1e400]}}', "template_kwargs.a.1"),
+        (OPENING + b'"a"}], "generation": {"temperature": -1e999999}}', "generation.temperature"),
+    ],
+)
+def test_a_number_beyond_all_floats_is_refused(client: FlaskClient, body: bytes, param: str) -> None:
+    answer = client.post("/v1/jobs", data=body, content_type="application/json")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, param)
+
+
 def test_a_pair_of_surrogates_is_one_character(client: FlaskClient) -> None:
     answer = client.post("/v1/jobs", data=OPENING + b'"\\ud83d\\ude00"}]}', content_type="application/json")
     assert answer.status_code == 202

@@ -59,6 +59,7 @@ def test_a_stored_chat_template_is_copied_into_the_job(client: FlaskClient) -> N
         ({"chat_template": {"id": "x"}}, "invalid_request", "chat_template.name"),
         ({"template_kwargs": {"chat_template": "x"}}, "invalid_request", "template_kwargs.chat_template"),
         ({"template_kwargs": {"tokenize": True}}, "invalid_request", "template_kwargs.tokenize"),
+        ({"template_kwargs": {"self": 1}}, "invalid_request", "template_kwargs.self"),
         ({"template_kwargs": {"not a name": 1}}, "invalid_request", "template_kwargs.not a name"),
         ({"template_kwargs": {"__class__": 1}}, "invalid_request", "template_kwargs.__class__"),
         ({"template_kwargs": []}, "invalid_request", "template_kwargs"),
@@ -101,6 +102,12 @@ def test_a_medium_that_is_not_required_may_be_left_out(client: FlaskClient) -> N
     assert [part["type"] for part in content] == ["text"]
 
 
+def test_leaving_out_all_that_a_prompt_holds_is_refused_by_the_variables_name(client: FlaskClient) -> None:
+    messages = [{"role": "user", "content": [{"type": "image", "variable": "photo"}]}]
+    create(client, prompt(messages=messages, variables={"photo": {"type": "image", "required": False}}))
+    assert errors(client, with_template("ask")) == (422, [("invalid_request", "variables.photo")])
+
+
 def test_an_inline_image_can_be_a_variable(client: FlaskClient) -> None:
     create(client, EXAMPLE)
     (image, _) = submit(client, with_template(photo={"type": "image", "base64": PNG}))["messages"][1]["content"]
@@ -138,6 +145,12 @@ def test_generation_that_contradicts_the_templates_own_is_refused(client: FlaskC
     create(client, EXAMPLE)
     body = with_template(photo=PHOTO) | {"generation": {"min_new_tokens": 200}}
     assert errors(client, body) == (422, [("invalid_request", "generation")])
+
+
+def test_the_jobs_own_value_counts_by_whatever_name_it_is_sent(client: FlaskClient) -> None:
+    create(client, EXAMPLE | {"generation": {"max_tokens": 128, "stop": ["a"], "temperature": 0.5}})
+    body = with_template(photo=PHOTO) | {"generation": {"max_new_tokens": 5, "stop_strings": "b"}}
+    assert submit(client, body)["generation"] == {"max_new_tokens": 5, "stop": ["b"], "temperature": 0.5}
 
 
 def test_a_job_needs_messages_or_a_template(client: FlaskClient) -> None:

@@ -1,14 +1,17 @@
 """The process itself: what it loads, how it ends, and that nobody waits for somebody else's database."""
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -55,6 +58,30 @@ def test_an_upload_reaches_the_disk_through_the_server(server: Server) -> None:
     assert (answer.status_code, again.status_code) == (201, 200)
     content = requests.get(f"{server.url}/v1/files/{again.json()['id']}/content", timeout=20)
     assert content.content == data
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /v1/jobs HTTP/9.9\r\n\r\n", 400),
+        (b"\x16\x03\x01\x00\xff\r\n\r\n", 400),
+        (b"GET /v1/jobs HTTP/1.1\r\nHost: a\r\nIdempotency-Key: a\x00b\r\n\r\n", 400),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+    ],
+    ids=["version", "tls", "nul", "length", "smuggled", "url", "headers"],
+)
+def test_what_is_no_http_request_is_refused_as_all_else_is(server: Server, sent: bytes, status: int) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(10_000), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"application/problem+json" in head
+    assert json.loads(body)["error"]["code"] == "invalid_request"
 
 
 @pytest.fixture

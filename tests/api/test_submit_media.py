@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import os
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
 from api.app import create_app
+from api.inline_media import read_inline
 from api.services import EXTENSION, Services
 from models.file import File
 from tests.api.bodies import PNG, errors, with_parts
 from tests.api.stand_in import MP4, png
 from vlmq.config import Limits, Settings
+from vlmq.errors import ErrorCode, VlmqError
+from vlmq.rooted import relative_path
 from vlmq.served_model import ServedModel
 
 P = "messages.0.content.0"
@@ -167,6 +172,11 @@ TWO = ["https://e.com/1.png", "https://e.com/2.png"]
         (V | {"frame_indices": [-1]}, f"{P}.frame_indices.0"),
         (V | {"timestamps": [1.0, 1.0]}, f"{P}.timestamps"),
         (V | {"timestamps": [1e999]}, f"{P}.timestamps.0"),
+        (V | {"timestamps": [0, 1e308]}, f"{P}.timestamps.1"),
+        (V | {"frame_indices": [0, 10**30]}, f"{P}.frame_indices.1"),
+        (V | {"fps": 5e-324}, f"{P}.fps"),
+        (V | {"start": 1e308}, f"{P}.start"),
+        (V | {"end": 1e308}, f"{P}.end"),
         (V | {"start": 3, "end": 2}, f"{P}.end"),
         (V | {"start": -1}, f"{P}.start"),
         (V | {"frame_indices": [1], "start": 1}, f"{P}.start"),
@@ -180,6 +190,8 @@ TWO = ["https://e.com/1.png", "https://e.com/2.png"]
         ({"type": "video", "frames": [5]}, f"{P}.frames.0"),
         ({"type": "video", "frames": [{"url": TWO[0], "file_id": "f"}]}, f"{P}.frames.0"),
         ({"type": "video", "frames": TWO, "timestamps": [1.0]}, f"{P}.timestamps"),
+        ({"type": "video", "frames": TWO, "fps": 5e-324}, f"{P}.fps"),
+        ({"type": "video", "frames": TWO, "timestamps": [0, 1e308]}, f"{P}.timestamps.1"),
         ({"type": "video", "frames": TWO, "num_frames": 1}, f"{P}.num_frames"),
         ({"type": "video", "video": TWO, "start": 1}, f"{P}.start"),
         ({"type": "video", "frames": TWO * 400}, f"{P}.frames"),
@@ -316,3 +328,23 @@ def test_a_job_inside_a_form_is_held_to_the_limit_of_a_body(settings: Settings) 
     data = form(with_parts({"type": "text", "text": "x" * 3000}))
     answer = client.post("/v1/jobs", data=data, content_type="multipart/form-data")
     assert answer.status_code == 413
+
+
+def test_a_long_path_costs_nothing(tmp_path: Path) -> None:
+    began = time.process_time()
+    with pytest.raises(VlmqError) as refusal:
+        relative_path(tmp_path, "a/" * 3_000_000, param="path")
+    assert refusal.value.code is ErrorCode.INVALID_REQUEST
+    assert time.process_time() - began < 0.1
+
+
+def test_base64_in_many_lines_costs_no_more_memory_than_its_text() -> None:
+    # The first bytes of a PNG, over and over, in lines of four characters.
+    text = "iVBO Rw0K GgoA " * 100_000
+    tracemalloc.start()
+    try:
+        read_inline(text, kind="image", limit_bytes=len(text), param="base64")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * len(text)

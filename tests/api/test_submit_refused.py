@@ -158,6 +158,17 @@ def test_limits_count_over_the_whole_request(settings: Settings) -> None:
     assert found == [("invalid_request", "messages")] * 4
 
 
+def test_texts_for_templates_are_held_to_the_limit_of_text(settings: Settings) -> None:
+    limits = Limits(max_text_chars=100)
+    client = create_app(settings.model_copy(update={"limits": limits})).test_client()
+    for kwargs in ({"a": ["x" * 60, "y" * 60]}, {"x" * 120: None}):
+        assert errors(client, BODY | {"template_kwargs": kwargs}) == (422, [("invalid_request", "template_kwargs")])
+    template = {"name": "t", "kind": "prompt", "messages": [{"role": "user", "content": "{{ a }}"}]}
+    client.post("/v1/templates", json=template | {"variables": {"a": {"type": "string"}}})
+    body = {"model": "scripted", "template": {"name": "t"}, "variables": {"a": "x" * 120}}
+    assert errors(client, body) == (422, [("invalid_request", "variables")])
+
+
 def test_an_image_above_its_limit_is_too_large(settings: Settings) -> None:
     client = create_app(settings.model_copy(update={"limits": Limits(max_image_bytes=20)})).test_client()
     assert errors(client, with_parts({"type": "image", "base64": PNG})) == (413, [("media_too_large", f"{P}.base64")])

@@ -149,6 +149,7 @@ IMAGE = {"role": "user", "content": [{"type": "image", "variable": "photo"}]}
         (declaring(type="enum"), "invalid_request", f"{V}.values"),
         (declaring(type="number", values=["1"]), "invalid_request", f"{V}.values"),
         (declaring(type="string", default="x"), "invalid_request", f"{V}.default"),
+        (declaring(type="string", required=False, default="x" * 50_001), "invalid_request", f"{V}.default"),
         (
             declaring(type="number", required=False, default=True),
             "invalid_request",

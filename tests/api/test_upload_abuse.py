@@ -1,6 +1,7 @@
 """Forms and uploads that lie about themselves, in process and on the real server."""
 
 import json
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,26 @@ def form(*fields: bytes) -> bytes:
 
 JOB = field("job", json.dumps(CAT).encode())
 FILE = field("cat", png(), "cat.png")
+
+
+def test_a_form_for_which_the_disk_has_no_room_may_be_sent_again(
+    client: FlaskClient, service: Services, tmp_path: Path
+) -> None:
+    big = form(JOB, field("cat", png() + bytes(300_000), "cat.png"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The largest file that this process may write: what is beyond is refused as a full disk would.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        full = client.post("/v1/jobs", data=big, content_type="multipart/form-data; boundary=x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (service.settings.data_dir / "tmp").rmdir()
+    (service.settings.data_dir / "tmp").touch()
+    gone = client.post("/v1/jobs", data=form(JOB, FILE), content_type="multipart/form-data; boundary=x")
+    for answer in (full, gone):
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "unavailable")
+        assert str(tmp_path) not in answer.text
 
 
 FORMS: dict[str, tuple[bytes, str, str | None]] = {

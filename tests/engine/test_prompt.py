@@ -162,6 +162,22 @@ def test_the_last_answer_is_continued_by_a_requests_template(engine: GenerateEng
     assert sequence.prompt == "[user]hello[end][assistant]It is "
 
 
+@pytest.mark.parametrize("template", ["{# nothing #}", "{{ messages[9] }}"])
+def test_a_template_that_writes_nothing_is_refused(template: str, engine: GenerateEngine) -> None:
+    error = refusal(engine, PromptRequest(ask("x").messages, chat_template=template))
+    assert (error.code, error.param) == (ErrorCode.TEMPLATE_ERROR, "chat_template")
+    assert "nothing" in error.message
+
+
+def test_an_answer_that_ends_with_an_image_cannot_be_continued(engine: GenerateEngine, pictures: list[Picture]) -> None:
+    text, image = {"type": "text", "text": "Like this:"}, {"type": "image"}
+    for content in ([image], [text, image]):
+        messages = [*ask("Draw.").messages, {"role": "assistant", "content": content}]
+        error = refusal(engine, PromptRequest(messages, pictures[:1]))
+        assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "messages.1.content")
+        assert "continued" in error.message
+
+
 def test_a_template_that_loses_an_image_is_refused(engine: GenerateEngine, pictures: list[Picture]) -> None:
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}]
     template = "{% for m in messages %}{{ m.content[1].text }}{% endfor %}"

@@ -7,7 +7,7 @@ import pytest
 
 from media.load import MediaLoader
 from media.template import ChatTemplateJob, TextsJob
-from vlmq.chat_templates import MAX_RENDERED_CHARS
+from vlmq.chat_templates import MAX_RENDERED_CHARS, make_environment
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -108,6 +108,41 @@ def test_a_broken_template_says_what_is_wrong(source: str, words: str, loader: M
     error = refusal(loader, source)
     assert error.code is ErrorCode.TEMPLATE_ERROR
     assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [("'\\ud800 half'", "\ufffd half"), ("'a\\x00b'", "a\ufffdb"), ("raise_exception", "<function _raise_exception>")],
+)
+def test_what_a_template_raises_is_shown_as_text_that_can_be_kept(
+    message: str, shown: str, loader: MediaLoader
+) -> None:
+    error = refusal(loader, f"{{{{ raise_exception({message}) }}}}")
+    assert (error.code, error.message) == (ErrorCode.TEMPLATE_ERROR, f"The template refused: {shown}")
+
+
+@pytest.mark.parametrize("name", sorted(make_environment().filters.keys() - {"attr"}))
+def test_whatever_a_filter_loads_late_is_there(name: str, loader: MediaLoader) -> None:
+    try:
+        render(loader, f"{{{{ '<a>b &amp; c</a>' | {name} }}}}")
+    except VlmqError as error:
+        # It may want another value, or an argument.
+        assert error.code is ErrorCode.TEMPLATE_ERROR, error.message
+
+
+def test_filler_text_is_written(loader: MediaLoader) -> None:
+    assert len(render(loader, "{{ lipsum(n=2) }}")) > 100
+
+
+def test_a_variable_may_have_any_name(loader: MediaLoader) -> None:
+    job = TextsJob(["{{ args }} {{ kwargs }}"], {"self": 1, "args": 2, "kwargs": 3})
+    assert loader.templates.render(job, param="template") == ["2 3"]
+
+
+def test_a_template_that_makes_python_load_something_is_refused_and_not_tried_again(loader: MediaLoader) -> None:
+    error = refusal(loader, "{{ 'example'.encode('idna') }}")
+    assert error.code is ErrorCode.TEMPLATE_FORBIDDEN
+    assert not error.retryable
 
 
 def test_a_long_text_is_written_up_to_its_limit(loader: MediaLoader) -> None:

@@ -1,5 +1,6 @@
 """Chat templates, prompt templates and prompts that are only rendered, in a worker with a scripted engine."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -74,6 +75,14 @@ def test_a_hostile_template_fails_its_job_within_three_seconds(desk: Desk, templ
     assert job.error is not None
     assert (job.status, job.error["code"], job.error["param"]) == (JobStatus.FAILED, code, "chat_template")
     assert job.attempts == 1
+
+
+def test_an_error_that_quotes_what_cannot_be_stored_still_ends_its_job(desk: Desk) -> None:
+    script = json.dumps({"\ud800\0": 1})
+    job = run(desk, asking(script))
+    assert job.error is not None
+    assert (job.status, job.attempts, job.error["code"]) == (JobStatus.FAILED, 1, "invalid_request")
+    assert "\ufffd" in job.error["message"]
 
 
 def test_the_texts_of_a_prompt_template_get_their_variables(desk: Desk) -> None:

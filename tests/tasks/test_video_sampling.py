@@ -48,3 +48,8 @@ def test_a_list_of_frames_counts_as_24_a_second_unless_it_says_otherwise() -> No
     assert listed_times({"frames": three, "timestamps": [0.0, 0.5, 1.0]}) == ([0.0, 0.5, 1.0], 2.0)
     # A number is a millisecond then, so that a model that computes times from numbers prints these.
     assert listed_times({"frames": three, "timestamps": [0.0, 0.5, 3.2]}) == ([0.0, 0.5, 3.2], 1000.0)
+
+
+@pytest.mark.parametrize("times", [[0.0, 5e-324], [1e-320, 1e-310], [0.0]])
+def test_times_too_close_for_a_rate_are_counted_in_milliseconds(times: list[float]) -> None:
+    assert listed_times({"frames": [{}] * len(times), "timestamps": times}) == (times, 1000.0)

@@ -75,6 +75,7 @@ def test_the_file_and_the_variable_exclude_each_other(tmp_path: Path, monkeypatc
         ("models.toml", "", "it names no model"),
         ("models.json", '{"a": {"checkpoint": "x"}, "a": {"checkpoint": "y"}}', "not JSON: a name comes twice"),
         ("models.toml", "[tiny]", "the model tiny, checkpoint: Field required"),
+        ("models.toml", '[tiny]\ncheckpoint = ""', "the model tiny, checkpoint: "),
         ("models.toml", '[tiny]\ncheckpoint = "x"\nquant = "y"', "the model tiny, quant: Extra inputs"),
         (
             "models.toml",
