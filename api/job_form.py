@@ -11,9 +11,9 @@ from typing import BinaryIO, cast
 from werkzeug.sansio.multipart import Data, Field, File
 
 from api.upload import CHUNK_BYTES, form_events
-from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.files import disk
+from vlmq.limits import Limits
 from vlmq.sniff import HEAD_BYTES
 
 JOB_FIELD = "job"

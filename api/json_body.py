@@ -10,8 +10,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.job_form import FormFile, JobForm, max_form_bytes, read_job_form
 from api.upload import body_chunks
-from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.limits import Limits
 
 # Endpoints that take their JSON as the field `job` of a form, with files beside it.
 TAKE_FORMS = frozenset({"jobs.submit_job"})

@@ -29,6 +29,7 @@ blueprint = APIBlueprint("metrics", __name__, abp_tags=[OPERATIONS], abp_securit
 
 REQUESTS = CounterMetric("vlmq_http_requests", "Answered requests", ["method", "route", "status"])
 LATENCY = Histogram("vlmq_http_request_seconds", "Seconds until the answer begins", ["method", "route"])
+COUNT_JOBS = select(Job.model, Job.status, func.count()).group_by(Job.model, Job.status)
 
 
 @blueprint.get(
@@ -72,9 +73,7 @@ class FromDatabase(Collector):
         queued = GaugeMetricFamily("vlmq_queue_depth", "Jobs that wait to be claimed", labels=["model"])
         workers = GaugeMetricFamily("vlmq_workers", "Live workers; light ones have no model", labels=["model", "state"])
         with self._service.database.read() as session:
-            for model, status, count in session.execute(
-                select(Job.model, Job.status, func.count()).group_by(Job.model, Job.status)
-            ):
+            for model, status, count in session.execute(COUNT_JOBS):
                 jobs.add_metric([model, status.value], count)
             waiting = claimable_jobs(session)
             for model in {*self._service.settings.models, *waiting}:

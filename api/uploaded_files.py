@@ -20,8 +20,8 @@ from models.file import File
 from models.file_rows import delete_rows, keep_row, lock_contents
 from models.job import Job, JobFile, JobStatus
 from models.job_view import timestamp
-from vlmq.config import Limits
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.limits import Limits
 from vlmq.sniff import IMAGE_TYPES, VIDEO_TYPES, is_still, sniff
 
 # The multipart form around a file, beside the file's own limit.

@@ -92,6 +92,11 @@ class Database:
                 "pool_timeout": 5,
                 "connect_args": {
                     "connect_timeout": 5,
+                    # A network that swallows packets would hold a thread for as long as the kernel tries.
+                    "keepalives_idle": 10,
+                    "keepalives_interval": 5,
+                    "keepalives_count": 3,
+                    "tcp_user_timeout": 20_000,
                     "options": "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=30000",
                 },
             }

@@ -17,6 +17,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
+    PositiveInt,
     SecretStr,
     ValidationError,
     model_validator,
@@ -24,51 +26,16 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from vlmq.errors import ExplainedError
+from vlmq.limits import Limits
 from vlmq.models_file import NAMES, ModelsFileError, is_model_name, read_models
-from vlmq.served_model import PositiveInt, ServedModel
+from vlmq.served_model import ServedModel
 
 BUNDLED_CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny-vlm"
 BUNDLED_MODEL = "tiny-vlm"
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-
 
 class ConfigurationError(ExplainedError):
     """The settings cannot be used; the message names each variable and what it takes."""
-
-
-class Limits(BaseModel):
-    """What a request may ask for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_queued: PositiveInt | None = Field(
-        10_000, description='jobs of one tenant that may wait; `VLMQ_LIMITS={"max_queued": null}` for any number'
-    )
-    max_body_bytes: PositiveInt = 64 * 2**20
-    max_upload_bytes: PositiveInt = 2 * 2**30
-    max_json_depth: PositiveInt = 32
-    max_messages: PositiveInt = 256
-    max_text_chars: PositiveInt = Field(
-        1_000_000, description="of all messages together; `template_kwargs` and `variables` may have as many each"
-    )
-    max_images: PositiveInt = 32
-    max_videos: PositiveInt = 4
-    max_new_tokens: PositiveInt = 8192
-    max_image_bytes: PositiveInt = 64 * 2**20
-    max_image_pixels: PositiveInt = 64_000_000
-    max_job_pixels: PositiveInt = Field(
-        128_000_000, description="of all images and frames of a job; more images are refused, frames are scaled down"
-    )
-    max_video_bytes: PositiveInt = 2 * 2**30
-    max_video_pixels: PositiveInt = Field(8192 * 4320, description="width times height of a video's picture")
-    max_video_s: PositiveFloat = 4 * 3600.0
-    max_video_frames: PositiveInt = Field(768, description="frames of one video at most, whatever its model takes")
-    fetch_timeout_s: PositiveFloat = Field(60.0, description="a whole download, from connect to the last byte")
-    decode_timeout_s: PositiveFloat = 60.0
-    decode_memory_bytes: PositiveInt = Field(2 * 2**30, description="address space of one decoding child")
-    start_s: PositiveFloat = Field(24 * 3600.0, description="a job's `deadlines.start_s` unless it says otherwise")
-    run_s: PositiveFloat = Field(900.0, description="a job's `deadlines.run_s` unless it says otherwise")
 
 
 class Timing(BaseModel):
@@ -261,6 +228,7 @@ def _explain(item: dict[str, object]) -> str:
     if not names:
         return str(item["msg"]).removeprefix("Value error, ")
     variable = names[0] if names[0] in ("DATABASE_URL", "REDIS_URL", "HF_TOKEN") else "VLMQ_" + "__".join(names).upper()
-    # The value of a misspelt variable may be a secret.
-    given = "" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})"
-    return f"{variable}: {item['msg']}{given}"
+    if item["type"] == "extra_forbidden":
+        # Without its value, which may be a secret.
+        return f"{variable}: there is no such setting; docs/configuration.md lists them"
+    return f"{variable}: {item['msg']} (got {item['input']!r})"

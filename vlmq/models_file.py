@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from vlmq.errors import ExplainedError
 
@@ -30,7 +31,7 @@ def read_models(path: Path, kind: type[Model]) -> dict[str, Model]:
         try:
             models[name] = kind.model_validate(values)
         except ValidationError as error:
-            problems += [f"{path}: {_explain(name, item['loc'], item['msg'])}" for item in error.errors()]
+            problems += [f"{path}: {_explain(name, item, kind)}" for item in error.errors()]
         if not is_model_name(name):
             problems.append(f"{path}: it cannot name a model {name!r}; {NAMES}")
     if problems:
@@ -42,9 +43,12 @@ def is_model_name(name: str) -> bool:
     return re.fullmatch(r"(?!.*\.\.)[a-zA-Z0-9][\w./-]*", name, re.ASCII) is not None
 
 
-def _explain(model: str, location: tuple[int | str, ...], problem: str) -> str:
-    field = "".join(f", {part}" for part in location)
-    return f"the model {model}{field}: {problem.removeprefix('Value error, ')}"
+def _explain(model: str, problem: ErrorDetails, kind: type[BaseModel]) -> str:
+    field = "".join(f", {part}" for part in problem["loc"])
+    words = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        words = f"there is no such setting; a model has {', '.join(kind.model_fields)}"
+    return f"the model {model}{field}: {words}"
 
 
 def _read_tables(path: Path) -> dict[str, dict[str, Any]]:

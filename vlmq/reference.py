@@ -10,8 +10,9 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from vlmq.cli import app
-from vlmq.config import Limits, Settings, Timing, Webhooks
+from vlmq.config import Settings, Timing, Webhooks
 from vlmq.errors import CONSEQUENCES
+from vlmq.limits import Limits
 from vlmq.served_model import ServedModel
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

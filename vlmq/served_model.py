@@ -1,12 +1,11 @@
 """The settings of one model that is served, as `VLMQ_MODELS` or the models file names them."""
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 DEVICE_MAPS = ("auto", "balanced", "sequential")
 
-PositiveInt = Annotated[int, Field(gt=0)]
 Quantization = Literal["quanto-int8", "quanto-int4", "quanto-float8", "bitsandbytes-8bit", "bitsandbytes-4bit"]
 
 

@@ -11,7 +11,8 @@ from api.app import create_app
 from tests.api.bodies import errors, with_parts
 from tests.media.bombs import animation, endless_animation
 from tests.media.samples import image_bytes, moving, picture
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
+from vlmq.limits import Limits
 
 P = "messages.0.content.0"
 

@@ -10,7 +10,8 @@ from api.app import create_app
 from api.services import Services
 from api.upload import clean_name
 from tests.api.stand_in import MP4, StandIn, png
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
+from vlmq.limits import Limits
 
 
 def upload(client: FlaskClient, data: bytes, name: str = "a.png") -> TestResponse:

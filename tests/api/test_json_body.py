@@ -9,8 +9,9 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from api.json_body import parse_json_object
 from tests.api.conftest import Server
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.limits import Limits
 
 OPENING = b'{"model": "scripted", "messages": [{"role": "user", "content": '
 

@@ -17,7 +17,8 @@ from models.job import Job
 from tests.api.stand_in import StandIn
 from tests.api.test_both_databases import BODY, image_body
 from tests.tasks.rows import insert_jobs
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
+from vlmq.limits import Limits
 
 MAX_QUEUED = 3
 

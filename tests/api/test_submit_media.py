@@ -20,8 +20,9 @@ from api.services import EXTENSION, Services
 from models.file import File
 from tests.api.bodies import PNG, errors, with_parts
 from tests.api.stand_in import MP4, png
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.limits import Limits
 from vlmq.rooted import relative_path
 from vlmq.served_model import ServedModel
 

@@ -13,7 +13,8 @@ from models.file import File
 from models.job import Job
 from tests.api.bodies import BODY, PNG, VIDEO, errors, with_parts
 from tests.api.stand_in import MP4
-from vlmq.config import Limits, Settings, Webhooks
+from vlmq.config import Settings, Webhooks
+from vlmq.limits import Limits
 from vlmq.served_model import ServedModel
 
 

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from vlmq.cli import app
-from vlmq.config import Limits, Settings, Timing, Webhooks, environment_with
+from vlmq.config import Settings, Timing, Webhooks, environment_with
 from vlmq.errors import ErrorCode
+from vlmq.limits import Limits
 from vlmq.reference import pages
 
 ROOT = Path(__file__).resolve().parent.parent.parent

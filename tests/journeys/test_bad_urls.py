@@ -16,8 +16,9 @@ from tests.media.bombs import FOREIGN
 from tests.tasks.rows import get_job, insert_job
 from tests.tasks.test_run_job import Desk
 from tests.vlmq.test_outbound import OK, drip, raw_server
-from vlmq.config import Limits, Settings, Timing
+from vlmq.config import Settings, Timing
 from vlmq.events import EventLog
+from vlmq.limits import Limits
 
 P = "messages.0.content.0"
 TIMES = Timing(lease_s=600, heartbeat_s=300)

@@ -6,7 +6,8 @@ import pytest
 
 from media.load import MediaLoader
 from tests.media.samples import moving, write_video
-from vlmq.config import Limits, Settings
+from vlmq.config import Settings
+from vlmq.limits import Limits
 
 MakeLoader = Callable[..., MediaLoader]
 

@@ -76,7 +76,11 @@ def test_the_file_and_the_variable_exclude_each_other(tmp_path: Path, monkeypatc
         ("models.json", '{"a": {"checkpoint": "x"}, "a": {"checkpoint": "y"}}', "not JSON: a name comes twice"),
         ("models.toml", "[tiny]", "the model tiny, checkpoint: Field required"),
         ("models.toml", '[tiny]\ncheckpoint = ""', "the model tiny, checkpoint: "),
-        ("models.toml", '[tiny]\ncheckpoint = "x"\nquant = "y"', "the model tiny, quant: Extra inputs"),
+        (
+            "models.toml",
+            '[tiny]\ncheckpoint = "x"\nquant = "y"',
+            "the model tiny, quant: there is no such setting; a model has checkpoint, revision, ",
+        ),
         (
             "models.toml",
             '[tiny]\ncheckpoint = "x"\nquantization = "gguf"',
@@ -106,7 +110,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_name_the_model_and_the_f
         ('"device_map": "cuda"', "a model that is on one device names it as device"),
         ('"device_map": {"model": "disk"}', "it takes auto, balanced, sequential, or a GPU's number"),
         ('"device_map": {"model": -1}', "it takes auto, balanced, sequential, or a GPU's number"),
-        ('"trust_remote_code": true', "TRUST_REMOTE_CODE: Extra inputs are not permitted"),
+        ('"trust_remote_code": true', "TRUST_REMOTE_CODE: there is no such setting"),
         ('"device_map": {}', "it takes auto, balanced, sequential, or a GPU's number"),
     ],
 )

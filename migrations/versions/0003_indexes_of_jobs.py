@@ -1,4 +1,4 @@
-"""indexes of prompts to be rendered"""
+"""indexes of prompts to be rendered, and for counting jobs"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,8 +20,10 @@ def upgrade() -> None:
     )
     renders = sa.text("kind = 'render'")
     op.create_index("ix_jobs_render", "jobs", ["created_at"], postgresql_where=renders, sqlite_where=renders)
+    op.create_index("ix_jobs_model_status", "jobs", ["model", "status"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_model_status", "jobs")
     op.drop_index("ix_jobs_render", "jobs")
     op.drop_index("ix_jobs_claim_render", "jobs")
