@@ -7,7 +7,6 @@ from api.job_store import load_job
 from api.services import Services
 from models.job import Job
 
-
 # How often a waiting request asks whether its answer is still wanted.
 LOOK_S = 1.0
 

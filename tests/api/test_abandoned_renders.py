@@ -23,10 +23,11 @@ SOON_S = 10.0  # where a wait that nobody gives up takes a minute
 def asking(server: Server) -> Iterator[socket.socket]:
     """A connection on which a prompt is to be rendered; it waits in the queue."""
     body = json.dumps(BODY).encode()
-    head = f"POST /v1/prompts/render HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    kind = "Host: a\r\nContent-Type: application/json"
+    head = f"POST /v1/prompts/render HTTP/1.1\r\n{kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     parts = urlsplit(server.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection.sendall(head.encode() + body)
         until(lambda: len(renders(server)) == 1, what="the prompt in the queue")
         yield connection
 
@@ -69,7 +70,7 @@ def test_a_client_that_has_sent_its_next_request_already_is_there_and_is_answere
     with asking(server) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         job = claim(server)
-        time.sleep(1.5)  # longer than it takes to be missed
+        time.sleep(1.5)  # how long the client stays is the point
         end(server, job)
         answers = b"".join(iter(lambda: connection.recv(10_000), b""))
     assert answers.count(b"HTTP/1.1 200 OK") == 2
