@@ -7,6 +7,7 @@ from flask_openapi.blueprint import APIBlueprint
 from sqlalchemy import select
 
 from api.auth import current_tenant
+from api.connection import client_is_gone
 from api.documentation import BEARER, TEMPLATES, problems
 from api.intake import draft
 from api.job_prompt import tokens_of
@@ -35,7 +36,10 @@ _SAMPLES = 20
     responses={200: RenderedPrompt, **problems(400, 413, 415, 422, 429)},
 )
 def render_prompt(body: JobRequest) -> dict[str, Any]:
-    """Takes the body of a job, loads its media, renders and counts; nothing is generated and no job is kept."""
+    """Takes the body of a job, loads its media, renders and counts; nothing is generated and no job is kept.
+
+    It ends when the client goes away.
+    """
     service, tenant = services(), current_tenant()
     source = look_up(service, tenant, body)
     seconds = service.settings.timing.max_wait_s
@@ -47,7 +51,7 @@ def render_prompt(body: JobRequest) -> dict[str, Any]:
         job, _ = store(service, tenant, replace(drafted, kind=JobKind.RENDER), None)
     service.announcer.ring_job(job.model, job.id)
     try:
-        job = wait_until_final(service, tenant, job.id, seconds)
+        job = wait_until_final(service, tenant, job.id, seconds, is_given_up=client_is_gone)
         if job.status is JobStatus.COMPLETED:
             return _view(service, job)
         raise _failure(job)

@@ -88,7 +88,7 @@ def _consume(
         held=held,
         templates=media.templates,
     )
-    stopping, ended = threading.Event(), threading.Event()
+    stopping, given_back, ended = threading.Event(), threading.Event(), threading.Event()
     cancels = Subscriber(client, CANCEL_CHANNEL, on_message=held.cancel)
 
     @celery.task(name=RUN_JOB, shared=False)  # type: ignore[untyped-decorator]
@@ -104,16 +104,18 @@ def _consume(
         stopping.set()
 
     def give_back() -> None:
-        held.drain(settings.timing.drain_s)
+        changes = held.drain(settings.timing.drain_s)
         held.stop()
+        given_back.set()
+        # Last: a broker that is away takes seconds to say so, and the reconciler rings as well.
+        for change in changes:
+            runner.notices.ring_for(change)
 
     def drain() -> None:
         stopping.wait()
         presence.note_draining()
-        giving_back = threading.Thread(target=give_back, name="giving back", daemon=True)
-        giving_back.start()
-        giving_back.join(settings.timing.drain_s + GIVE_BACK_S)
-        if giving_back.is_alive():
+        threading.Thread(target=give_back, name="giving back", daemon=True).start()
+        if not given_back.wait(settings.timing.drain_s + GIVE_BACK_S):
             log.warning("leaving while the database does not answer; the leases of the jobs will run out")
             os._exit(0)
         # Celery waits for its threads; one that is stuck in a download must not keep the process.

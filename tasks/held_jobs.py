@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.types import Delta, Event, Failed, Finished, Started
 from models.db import DATABASE_ERRORS, Database
 from models.job import JobStatus, Outcome
-from models.lifecycle import release, renew_leases
+from models.lifecycle import Change, release, renew_leases
 from tasks.attempt import Attempt, Stop
 from tasks.stream_writer import StreamWriter
 from tasks.vital_thread import EXIT_AGAIN, start_vital_thread
@@ -83,8 +83,11 @@ class HeldJobs:
             if attempt.job.id == job_id:
                 self._stop(attempt, Stop.CANCEL)
 
-    def drain(self, grace_s: float) -> None:
-        """Claim no more; let running jobs end for `grace_s` seconds, then give the rest back."""
+    def drain(self, grace_s: float) -> list[Change]:
+        """Claim no more; let running jobs end for `grace_s` seconds, then give the rest back.
+
+        Returns what became of those whose threads did not write it themselves, for which nobody has rung yet.
+        """
         self.closed = True
         self._wait_until_idle(grace_s)
         self._giving_back = True
@@ -92,7 +95,7 @@ class HeldJobs:
             self._stop(attempt, Stop.RELEASE)
         # A running generation ends within two steps and its thread gives the job back, with the stream in order.
         self._wait_until_idle(1.0)
-        self._give_back_now(self.all())
+        return self._give_back_now(self.all())
 
     def _wait_until_idle(self, seconds: float) -> None:
         give_up_at = time.monotonic() + seconds
@@ -103,8 +106,9 @@ class HeldJobs:
         self._stopped.set()
         self.writer.stop(timeout=2.0)
 
-    def _give_back_now(self, attempts: list[Attempt]) -> None:
+    def _give_back_now(self, attempts: list[Attempt]) -> list[Change]:
         """For attempts whose threads are stuck in a download or a decoder: the fence shuts them out."""
+        changes: list[Change] = []
         for attempt in attempts:
             outcome = Outcome(JobStatus.CANCELLED, output_text=attempt.text)
             try:
@@ -112,10 +116,12 @@ class HeldJobs:
                     change = release(session, attempt.job.id, attempt.number, outcome)
             except DATABASE_ERRORS as error:
                 log.warning("could not give jobs back; their leases will run out", error=str(error))
-                return
+                break
             if change is not None:
                 attempt.record("status", change.event_data)
                 self.writer.wake()
+                changes.append(change)
+        return changes
 
     def _stop(self, attempt: Attempt, reason: Stop) -> None:
         if attempt.ask_to_stop(reason):

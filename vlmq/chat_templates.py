@@ -4,23 +4,18 @@ The environment offers what transformers' chat templates find in theirs, so that
 renders the same text here. Parsing is safe anywhere; compiling is not (`{{ 'a' * 10**10 }}` is computed by it).
 """
 
-import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.ext import Extension, loopcontrols
 from jinja2.meta import find_undeclared_variables
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
 
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.template_environment import make_environment
 
 # What a request decides with fields of its own, or not at all; `tokenize` would even make transformers fetch URLs.
 RESERVED_NAMES = frozenset(
@@ -35,75 +30,6 @@ RESERVED_NAMES = frozenset(
 MAX_RENDERED_CHARS = 1_300_000
 
 _OTHER_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
-
-
-class _GenerationTag(Extension):
-    """`{% generation %}` marks what the assistant says, for those who train; here it stands for its content."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-class _TemplateDict:
-    """`dict(…)` without the attributes of a class."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
-
-
-class _TemplateNamespace(Namespace):
-    """`namespace(…)` without names that begin with an underscore."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        values = dict(*args[1:], **kwargs)
-        for name in values:
-            _check_name(name)
-        Namespace.__init__(args[0], values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-def _check_name(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError("a namespace takes no name that begins with an underscore")
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: Any) -> NoReturn:
-    raise TemplateError(str(message))
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)
-
-
-def make_environment() -> ImmutableSandboxedEnvironment:
-    """What transformers' chat templates find around them, and nothing that reaches out of it."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-        "dict": _TemplateDict(),
-        "namespace": _TemplateNamespace,
-    }
-    return environment
 
 
 _PARSING = make_environment()

@@ -4,7 +4,6 @@ Needs only requests, and imports nothing of the service.
 """
 
 import io
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import requests
 
 from vlmq.client_answers import Event, Job
 from vlmq.client_connection import ApiError, ClientError, Connection, UnreachableError
+from vlmq.client_shapes import DELIVERIES, JOB, JOBS, MODELS, STORED, Shape
 from vlmq.client_upload import FileForm
 from vlmq.sse import read_events
 
@@ -71,7 +71,7 @@ class Client:
         if not _is_stream(response):
             # A service of an earlier version, or a proxy that does not pass `Accept` on: the job is made all the same.
             with response:
-                job_id = str(self._connection.answer("id", response)["id"])
+                job_id = str(self._connection.answer(STORED, response)["id"])
             return job_id, self.events(job_id)
         job_id = response.headers.get("Location", "").rpartition("/")[2]
         if not job_id:
@@ -122,7 +122,7 @@ class Client:
                     if response.status_code == 204:
                         return
                     for message in read_events(response.iter_content(chunk_size=None)):
-                        event = Event(message.id, message.event, json.loads(message.data))
+                        event = self._connection.event(message)
                         yield event
                         after = event.id
                         give_up_at = time.monotonic() + patience_s
@@ -146,7 +146,7 @@ class Client:
     def jobs(self, *, limit: int = 20, after: str | None = None, **filters: str | None) -> list[Job]:
         """One page of jobs, newest first; `filters` such as `status` and `model`."""
         params = {"limit": limit, "after": after, **filters}
-        return [Job(row) for row in self._rows("/v1/jobs", params)]
+        return [Job(row) for row in self._rows(JOBS, "/v1/jobs", params)]
 
     def upload(self, file: Path | bytes, *, filename: str | None = None) -> str:
         """Store a file and return its id, for `{"type": "image", "file_id": …}`."""
@@ -156,14 +156,14 @@ class Client:
             # What counts is that bytes keep flowing, which the timeout looks at.
             headers = {"Content-Type": form.content_type}
             response = self._connection.call("POST", "/v1/files", data=form, headers=headers)
-        return str(self._connection.answer("id", response)["id"])
+        return str(self._connection.answer(STORED, response)["id"])
 
     def models(self) -> list[dict[str, Any]]:
-        return self._rows("/v1/models", {})
+        return self._rows(MODELS, "/v1/models", {})
 
     def deliveries(self, job_id: str) -> list[dict[str, Any]]:
         """The webhook messages of a job, with what became of them."""
-        return self._rows("/v1/deliveries", {"job_id": job_id})
+        return self._rows(DELIVERIES, "/v1/deliveries", {"job_id": job_id})
 
     def ready(self) -> bool:
         """Whether the service can take and run jobs now."""
@@ -173,10 +173,10 @@ class Client:
             return False
 
     def _job(self, method: str, path: str, **options: Any) -> Job:
-        return Job(self._connection.answer("id", self._connection.call(method, path, **options)))
+        return Job(self._connection.answer(JOB, self._connection.call(method, path, **options)))
 
-    def _rows(self, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(self._connection.answer("data", self._connection.call("GET", path, params=params))["data"])
+    def _rows(self, shape: Shape, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return list(self._connection.answer(shape, self._connection.call("GET", path, params=params))["data"])
 
     def _open_stream(self, job_id: str, after: str | None) -> requests.Response:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})

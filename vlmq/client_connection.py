@@ -1,12 +1,16 @@
 """How the client speaks to one service over HTTP, and what can go wrong with it."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from vlmq.client_answers import Event
+from vlmq.client_shapes import EVENT, EVENT_ID, EVENTS, REFUSAL, Shape, is_shallow
 from vlmq.errors import ExplainedError
+from vlmq.sse import Message
 
 
 class ClientError(ExplainedError):
@@ -66,15 +70,20 @@ class Connection:
         with response:
             raise _refusal(response)
 
-    def answer(self, member: str, response: requests.Response) -> dict[str, Any]:
-        """The JSON object of a response, which has this member if it is vlmq's."""
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict) or member not in answer:
+    def answer(self, shape: Shape, response: requests.Response) -> dict[str, Any]:
+        """The JSON object of a response, which is shaped so if it is vlmq's."""
+        answer = _answered(response)
+        if not shape(answer):
             raise self.stranger()
-        return answer
+        found: dict[str, Any] = answer
+        return found
+
+    def event(self, message: Message) -> Event:
+        """A message of a job's stream, which is shaped like an event if it is vlmq's."""
+        data = _parsed(message.data)
+        if not (EVENT_ID.fullmatch(message.id) and EVENTS.get(message.event, EVENT)(data)):
+            raise self.stranger()
+        return Event(message.id, message.event, data)
 
     def stranger(self) -> ClientError:
         """The error for an answer that is not vlmq's."""
@@ -102,8 +111,24 @@ def _checked_url(url: str) -> str:
 
 
 def _refusal(response: requests.Response) -> ApiError:
-    try:
-        error = response.json()["error"]
-        return ApiError(response.status_code, str(error["code"]), str(error["message"]), error.get("param"))
-    except (ValueError, KeyError, TypeError):
+    answer = _answered(response)
+    if not REFUSAL(answer):
         return ApiError(response.status_code, "unknown", f"HTTP status {response.status_code} {response.reason}")
+    error = answer["error"]
+    return ApiError(response.status_code, error["code"], error["message"], error.get("param"))
+
+
+def _answered(response: requests.Response) -> Any:
+    """What a response says in JSON; None when it says nothing that can be read."""
+    try:
+        return _parsed(response.content)
+    except requests.RequestException:
+        return None  # a stream's answer is read only now, and may break off
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if is_shallow(value) else None

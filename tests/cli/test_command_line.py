@@ -12,6 +12,7 @@ from vlmq.config import environment_with
 from vlmq.data_dir import DataDir
 from vlmq.free_port import free_port
 
+MODEL = {"id": "m", "state": "ready", "checkpoint": "c"}
 HEAVY = ("torch", "transformers", "flask", "sqlalchemy", "celery", "redis", "requests", "alembic", "numpy")
 
 
@@ -64,7 +65,7 @@ def test_a_failed_job_gives_its_error_in_one_line_and_exit_status_1(httpserver: 
     error = {"message": "The image could not be decoded.", "code": "image_invalid", "type": "x", "param": None}
     job = {"id": "job_1", "status": "failed", "model": "m", "output_text": "", "error": error}
     stream = f"id: 1-1\nevent: status\ndata: {json.dumps({'status': 'failed', 'attempt': 1, 'error': error})}\n\n"
-    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "m"}]})
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [MODEL]})
     httpserver.expect_request("/v1/jobs", method="POST").respond_with_data(
         stream, content_type="text/event-stream", headers={"Location": "/v1/jobs/job_1"}
     )

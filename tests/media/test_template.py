@@ -7,9 +7,10 @@ import pytest
 
 from media.load import MediaLoader
 from media.template import ChatTemplateJob, TextsJob
-from vlmq.chat_templates import MAX_RENDERED_CHARS, make_environment
+from vlmq.chat_templates import MAX_RENDERED_CHARS
 from vlmq.cutoff import Cutoff
 from vlmq.errors import ErrorCode, VlmqError
+from vlmq.template_environment import make_environment
 
 CHAT = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
 
@@ -119,6 +120,26 @@ def test_what_a_template_raises_is_shown_as_text_that_can_be_kept(
 ) -> None:
     error = refusal(loader, f"{{{{ raise_exception({message}) }}}}")
     assert (error.code, error.message) == (ErrorCode.TEMPLATE_ERROR, f"The template refused: {shown}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "raise_exception", "messages[0].role.upper", "messages | map(attribute='role')", "cycler('a')", "dict",
+        "[lipsum]", "dict(a=[strftime_now])", "namespace(a=1)", "messages[0].items",
+    ],
+)  # fmt: skip
+def test_a_template_that_prints_a_function_is_refused(value: str, loader: MediaLoader) -> None:
+    error = refusal(loader, f"{{{{ {value} }}}}")
+    assert error.code is ErrorCode.TEMPLATE_ERROR
+    assert error.message.startswith("The template prints a function or something else that is no text")
+
+
+def test_whatever_json_can_say_is_printed_as_transformers_prints_it(loader: MediaLoader) -> None:
+    source = "{{ [1, 2.5, true, none, 'a', {'b': (1,)}] }} {{ nothing }} {{ nothing | list }} {{ {'k': 1}.keys() }}"
+    assert render(loader, source) == "[1, 2.5, True, None, 'a', {'b': (1,)}]  [] dict_keys(['k'])"
+    assert render(loader, "{{ range(3) }} {{ messages[0].content }}") == f"range(0, 3) {CHAT[0]['content']}"
+    assert render(loader, "{{ a }}", a="<function f at 0x7f00>") == "<function f at 0x7f00>"
 
 
 @pytest.mark.parametrize("name", sorted(make_environment().filters.keys() - {"attr"}))

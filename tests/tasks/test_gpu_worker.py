@@ -15,8 +15,8 @@ from models.lifecycle import request_cancel
 from models.worker import Worker, WorkerState
 from tests.processes import GPU_WORKER, Part, until
 from vlmq.config import Settings
-from vlmq.doorbell import Doorbell, make_celery
-from vlmq.events import EventLog
+from vlmq.doorbell import Doorbell, gpu_queue, make_celery
+from vlmq.events import EventLog, connect
 from vlmq.ids import new_job_id
 
 
@@ -176,6 +176,18 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back_unspent(
     with bench.database.read() as session:
         assert session.scalar(select(Worker)) is None
     assert bench.event_log.read(job_id)[-1].data["status"] == "queued"
+
+
+def test_a_worker_that_gives_back_a_job_whose_thread_is_stuck_rings_for_it(
+    bench: Bench, worker: Part, settings: Settings
+) -> None:
+    job_id = bench.submit({"tokens": 20, "hang_at": 10})
+    until(lambda: len(bench.deltas(job_id)) == 9, what="the tokens before the engine hangs")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(8) == 0, worker.log()
+    job = bench.job(job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert connect(settings.redis_url).llen(gpu_queue("scripted")) == 1
 
 
 def test_a_worker_ends_in_time_although_the_database_does_not_answer(bench: Bench, worker: Part) -> None:
