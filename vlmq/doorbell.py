@@ -1,7 +1,7 @@
 """The doorbell: a Celery task that wakes a worker and carries an id and nothing else.
 
-A worker that hears it claims the next row from the database, whichever that is, or passes it on if it is full. So rings are interchangeable, a
-doubled one finds nothing to do, and a lost one is made up for by the reconciler.
+A worker that hears it claims the next row from the database, whichever that is, or passes it on if it is full. So
+rings are interchangeable, a doubled one finds nothing to do, and a lost one is made up for by the reconciler.
 """
 
 import logging
@@ -76,7 +76,8 @@ class Doorbell:
 
     def ring_job(self, model: str, job_id: str, passed_on: int = 0) -> None:
         """`passed_on`: how often a worker that had no room has passed this ring on."""
-        self._celery.send_task(RUN_JOB, args=[job_id, passed_on] if passed_on else [job_id], queue=gpu_queue(model), ignore_result=True)
+        arguments = [job_id, passed_on] if passed_on else [job_id]
+        self._celery.send_task(RUN_JOB, args=arguments, queue=gpu_queue(model), ignore_result=True)
 
     def ring_delivery(self, delivery_id: str) -> None:
         self._celery.send_task(DELIVER_WEBHOOK, args=[delivery_id], queue=LIGHT_QUEUE, ignore_result=True)
