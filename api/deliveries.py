@@ -84,8 +84,9 @@ def get_webhook_secret() -> dict[str, str]:
 
 
 def _find(session: Session, delivery_id: str) -> Delivery:
-    delivery = session.get(Delivery, delivery_id) if "\x00" not in delivery_id else None
-    if delivery is None or delivery.tenant != current_tenant():
+    rows = select(Delivery).where(Delivery.id == delivery_id, Delivery.tenant == current_tenant())
+    delivery = session.scalar(rows) if "\x00" not in delivery_id else None
+    if delivery is None:
         raise VlmqError(ErrorCode.NOT_FOUND, "There is no delivery with this id.")
     return delivery
 

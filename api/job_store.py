@@ -31,8 +31,10 @@ _ACCEPTED = {"image": (IMAGE_TYPES, IMAGE_WORDS), "video": (VIDEO_TYPES, VIDEO_W
 
 def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> Job:
     """Raises VlmqError NOT_FOUND, also for another tenant's job. With `lock`, nobody else changes or deletes it."""
-    job = session.get(Job, job_id, with_for_update=lock or None) if "\x00" not in job_id else None
-    if job is None or job.tenant != tenant:
+    # The tenant is asked for, not compared: reading or locking another's row would take a time that tells of it.
+    rows = select(Job).where(Job.id == job_id, Job.tenant == tenant)
+    job = session.scalar(rows.with_for_update() if lock else rows) if "\x00" not in job_id else None
+    if job is None:
         raise VlmqError(ErrorCode.NOT_FOUND, "There is no job with this id.")
     return job
 

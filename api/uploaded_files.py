@@ -164,7 +164,10 @@ def _load_file(file_id: str) -> File:
 
 
 def _find_file(session: Session, tenant: str, file_id: str, *, lock: bool = False) -> File:
-    file = session.get(File, file_id, with_for_update=lock or None) if "\x00" not in file_id else None
-    if file is None or file.tenant != tenant:
+    rows = select(File).where(File.id == file_id, File.tenant == tenant)
+    # Read anew when it is locked: it may have changed since.
+    rows = rows.with_for_update().execution_options(populate_existing=True) if lock else rows
+    file = session.scalar(rows) if "\x00" not in file_id else None
+    if file is None:
         raise VlmqError(ErrorCode.FILE_NOT_FOUND, "There is no file with this id.")
     return file

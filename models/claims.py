@@ -107,3 +107,9 @@ def claimable_jobs(session: Session) -> dict[str, int]:
     """How many jobs of each model wait to be claimed now."""
     rows = session.execute(select(Job.model, func.count()).where(*_claimable(utc_now())).group_by(Job.model))
     return {model: count for model, count in rows}  # noqa: C416 (rows are not typed as pairs)
+
+
+def running_jobs(session: Session, model: str) -> int:
+    """How many jobs the workers of a model hold together."""
+    held = select(func.count()).where(Job.model == model, Job.status == JobStatus.IN_PROGRESS)
+    return session.scalar(held) or 0

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import structlog
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
 from engine.engine import Engine
 from engine.load import load_engine
@@ -19,6 +19,7 @@ from tasks.held_jobs import HeldJobs
 from tasks.loading_news import LoadingNews
 from tasks.presence import Presence
 from tasks.prompt_template import chat_renderer
+from tasks.rings import Rings
 from tasks.run_job import JobRunner
 from tasks.video_sampling import SamplingRules
 from vlmq.config import Settings
@@ -68,6 +69,7 @@ def _consume(
 ) -> int:
     served = settings.models[model]
     celery = make_celery(settings)
+    doorbell = Doorbell(celery)
     client = connect(settings.redis_url)
     event_log = EventLog(client, final_ttl_s=settings.timing.stream_ttl_s)
     held = HeldJobs(settings, presence.worker_id, database, engine, event_log)
@@ -76,7 +78,7 @@ def _consume(
         model=model,
         worker_id=presence.worker_id,
         database=database,
-        doorbell=Doorbell(celery),
+        doorbell=doorbell,
         conversations=ConversationLoader(
             database,
             FileStore(settings.files_dir),
@@ -91,11 +93,16 @@ def _consume(
     stopping, given_back, ended = threading.Event(), threading.Event(), threading.Event()
     cancels = Subscriber(client, CANCEL_CHANNEL, on_message=held.cancel)
 
+    rings = Rings(model, settings.timing.lease_s, runner, held, database, doorbell)
+
     @celery.task(name=RUN_JOB, shared=False)  # type: ignore[untyped-decorator]
-    def run_job(_job_id: str) -> None:
-        # Whoever is awake goes on while there is work, so that a lost ring costs nothing on a busy worker.
-        while runner.run_next():
-            pass
+    def run_job(job_id: str, passed_on: int = 0) -> None:
+        rings.answer(job_id, passed_on)
+
+    @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def on_ready(**_: object) -> None:
+        # Not before: the rings would be heard by those alone that are full.
+        threading.Thread(target=rings.ring_for_what_waits, name="first rings", daemon=True).start()
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def on_shutdown(**_: object) -> None:

@@ -21,7 +21,7 @@ from models.lifecycle import Change, expire_overdue, take_back_expired_leases
 from models.outbox import count_due, take_back_expired_sends
 from models.rendering import delete_forgotten_renders
 from vlmq.config import Settings
-from vlmq.doorbell import LIGHT_QUEUE, Doorbell, gpu_queue
+from vlmq.doorbell import ANY, LIGHT_QUEUE, Doorbell, gpu_queue
 from vlmq.events import REDIS_ERRORS, EventLog
 from vlmq.files import FileStore
 
@@ -34,8 +34,6 @@ MAX_BATCHES = 20
 IDEMPOTENCY_TTL = timedelta(hours=24)
 # A rendered prompt is deleted by the request that waits for it; this is for requests whose process died.
 RENDER_GRACE_S = 30.0
-# A ring carries an id, but whoever hears it claims the row that is next.
-ANY = "any"
 
 
 class Reconciler:

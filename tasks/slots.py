@@ -22,15 +22,27 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
-        self._free = threading.BoundedSemaphore(number)
+        self.number = number
+        self._held = 0
+        self._lock = threading.Lock()
         self._asked_for = threading.Event()
+
+    @property
+    def are_taken(self) -> bool:
+        return self._held >= self.number
+
+    def _acquire(self) -> bool:
+        with self._lock:
+            free = self._held < self.number
+            self._held += free
+        return free
 
     @contextmanager
     def take(self) -> Iterator[Slot]:
-        if not self._free.acquire(blocking=False):
+        if not self._acquire():
             self._asked_for.set()
             # Tried again after leaving word: the last holder may have looked for it just before.
-            if not self._free.acquire(blocking=False):
+            if not self._acquire():
                 yield Slot(taken=False)
                 return
         slot = Slot(taken=True)
@@ -39,5 +51,6 @@ class Slots:
         try:
             yield slot
         finally:
-            self._free.release()
+            with self._lock:
+                self._held -= 1
             slot.asked_for = self._asked_for.is_set()

@@ -1,7 +1,7 @@
 """The doorbell: a Celery task that wakes a worker and carries an id and nothing else.
 
-A worker that hears it claims the next row from the database, whichever that is. So rings are interchangeable, a
-doubled one finds nothing to do, and a lost one is made up for by the reconciler.
+A worker that hears it claims the next row from the database, whichever that is, or passes it on if it is full. So
+rings are interchangeable, a doubled one finds nothing to do, and a lost one is made up for by the reconciler.
 """
 
 import logging
@@ -15,6 +15,8 @@ from vlmq.config import Settings
 RUN_JOB = "vlmq.run_job"
 DELIVER_WEBHOOK = "vlmq.deliver_webhook"
 LIGHT_QUEUE = "vlmq.light"
+# A ring carries an id, but whoever hears it claims the row that is next.
+ANY = "any"
 
 
 def gpu_queue(model: str) -> str:
@@ -72,8 +74,10 @@ class Doorbell:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
 
-    def ring_job(self, model: str, job_id: str) -> None:
-        self._celery.send_task(RUN_JOB, args=[job_id], queue=gpu_queue(model), ignore_result=True)
+    def ring_job(self, model: str, job_id: str, passed_on: int = 0) -> None:
+        """`passed_on`: how often a worker that had no room has passed this ring on."""
+        arguments = [job_id, passed_on] if passed_on else [job_id]
+        self._celery.send_task(RUN_JOB, args=arguments, queue=gpu_queue(model), ignore_result=True)
 
     def ring_delivery(self, delivery_id: str) -> None:
         self._celery.send_task(DELIVER_WEBHOOK, args=[delivery_id], queue=LIGHT_QUEUE, ignore_result=True)

@@ -1,5 +1,6 @@
 import json
 import signal
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ class Bench:
     def __init__(self, settings: Settings, database: Database, event_log: EventLog) -> None:
         self.database, self.event_log = database, event_log
         self.doorbell = Doorbell(make_celery(settings))
+        self.redis = connect(settings.redis_url)
 
     def submit(self, script: dict[str, Any] | str, **values: Any) -> str:
         now = utc_now()
@@ -60,6 +62,14 @@ class Bench:
 
     def deltas(self, job_id: str, attempt: int = 1) -> list[str]:
         return [e.data["text"] for e in self.event_log.read(job_id) if e.type == "delta" and e.id.attempt == attempt]
+
+    def doorbell_is_silent(self) -> bool:
+        """Whether no ring is in the queue, nor on its way from one worker to the next."""
+        for _ in range(10):
+            if self.redis.llen(gpu_queue("scripted")):
+                return False
+            time.sleep(0.02)
+        return True
 
     def cancel(self, job_id: str) -> None:
         with self.database.write() as session:
