@@ -1,7 +1,7 @@
 """Every error answer is made here: RFC 9457 problem details with OpenAI's `error` member beside them."""
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 from flask import Flask, Response, g, json, request
@@ -14,8 +14,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from api.schemas.content import PART_TYPES
+from api.schemas.problem import document
 from api.schemas.strict import model_at
-from vlmq.errors import CONSEQUENCES, ErrorCode, VlmqError
+from vlmq.errors import ErrorCode, VlmqError
 from vlmq.events import REDIS_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -66,17 +67,6 @@ def dotted(location: Iterable[object]) -> str | None:
     elif len(names) > 2 and names[0] == "variables" and names[2] in PART_TYPES:
         del names[2]
     return ".".join(names) or None
-
-
-def document(error: VlmqError) -> dict[str, Any]:
-    """What the answer says about the error, whatever the request."""
-    return {
-        "type": f"urn:vlmq:error:{error.code}",
-        "title": CONSEQUENCES[error.code].title,
-        "status": error.status,
-        "detail": error.message,
-        "error": error.as_dict(),
-    }
 
 
 def problem(errors: list[VlmqError]) -> Response:

@@ -27,6 +27,7 @@ from gunicorn.http.errors import (
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
+from api.schemas.problem import document
 from vlmq.config import Settings
 from vlmq.errors import ErrorCode, VlmqError
 
@@ -142,8 +143,6 @@ class _Server(BaseApplication):
 
 def _unreadable(problem: ParseException) -> bytes:
     """The whole answer to what is no HTTP request, or more than one may be."""
-    from api.errors import document
-
     status, message = 400, "This is no HTTP request that can be read: its first line or a header is malformed."
     if isinstance(problem, LimitRequestLine):
         status, message = 414, "The URL is too long."

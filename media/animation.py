@@ -1,7 +1,7 @@
 """An animated PNG or WebP -> RGB frames, as a video. Runs in a decoding child only."""
 
 from array import array
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -58,8 +58,20 @@ def _write(image: Image.Image, chosen: list[int], max_pixels: int | None, sink: 
     pixels = None
     for position, index in enumerate(chosen):
         image.seek(first + index)
-        image.load()
+        _load(image)
         picture = np.asarray(upright(image, turn, max_pixels))
         if pixels is None:
             pixels = sink.allocate((len(chosen), *picture.shape))
         pixels[position] = picture
+
+
+def _load(image: Any) -> None:
+    """Decode a frame, so that the next can still be built on the one before: a PNG's frame may ask to be undone.
+
+    Pillow draws over that one where a frame is blended, and forgets what was there.
+    """
+    before = getattr(image, "_prev_im", None)
+    kept = None if before is None else before.copy()
+    image.load()
+    if kept is not None:
+        image._prev_im = kept

@@ -33,13 +33,16 @@ def choose_frames(times: Sequence[float], duration: float, tick: float, sampling
     length = (times[last] if last < len(times) else duration) - begin
     if sampling.num_frames is not None:
         wanted = sampling.num_frames
+        if wanted >= count:
+            return list(range(first, last))
     else:
         # Durations are rounded to ticks: 2.9999 s at 1 frame a second are three frames.
         wanted = min(max(sampling.min_frames, int(length * (sampling.fps or 0.0) + 1e-3)), sampling.max_frames)
-    wanted = min(wanted, count)
     step = length / count
     if all(abs(times[first + i] - begin - i * step) <= slack for i in range(count)):
+        wanted = min(wanted, count)
         return [first + k * count // wanted for k in range(wanted)]
+    # More moments than there are frames find those that pass quickly.
     shown = (bisect_right(times, begin + k * length / wanted + slack, first, last) - 1 for k in range(wanted))
     return sorted(set(shown))
 

@@ -23,7 +23,8 @@ class FileForm:
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._file = file
         self._size = file.seek(0, os.SEEK_END)
-        self._head = f"--{boundary}\r\n{field.render_headers()}".encode()
+        # The name of a file need not be text; here it is only a label.
+        self._head = f"--{boundary}\r\n{field.render_headers()}".encode(errors="replace")
         self._tail = f"\r\n--{boundary}--\r\n".encode()
 
     def __len__(self) -> int:

@@ -183,7 +183,6 @@ class Subscriber:
         self._redis, self._channel = client, channel
         self._on_message, self._on_reconnect = on_message, on_reconnect
         self._stop = threading.Event()
-        self.connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"subscribe {channel}", daemon=True)
 
     def start(self) -> None:
@@ -198,7 +197,6 @@ class Subscriber:
             try:
                 self._listen()
             except REDIS_ERRORS as error:
-                self.connected.clear()
                 log.warning("lost the Redis subscription; trying again", channel=self._channel, error=str(error))
                 self._stop.wait(0.5)
             except Exception:
@@ -215,7 +213,6 @@ class Subscriber:
                     continue
                 # redis-py reconnects and subscribes again on its own; the confirmation is how one learns of it.
                 if message["type"] == "subscribe":
-                    self.connected.set()
                     self._on_reconnect()
                 elif message["type"] == "message":
                     self._on_message(str(message["data"]))

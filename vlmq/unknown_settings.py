@@ -12,7 +12,6 @@ from vlmq.config import Settings
 PREFIX = "VLMQ_"
 # Of the commands that use a service, and of docker-compose.yml.
 _OTHERS = frozenset({"VLMQ_URL", "VLMQ_API_KEY", "VLMQ_MODEL"})
-_ALIASES = frozenset({"VLMQ_DATABASE_URL", "VLMQ_REDIS_URL"})
 
 
 def unknown_settings(environment: Mapping[str, str] = os.environ, file: Path = Path(".env")) -> dict[str, str | None]:
@@ -20,10 +19,8 @@ def unknown_settings(environment: Mapping[str, str] = os.environ, file: Path = P
 
     What stands behind `__` is not looked at: an unknown name there stops the start.
     """
-    settings = {
-        f"{PREFIX}{name.upper()}" for name in Settings.model_fields if name not in ("database_url", "redis_url")
-    }
-    known = (settings - {"VLMQ_HF_TOKEN"}) | _ALIASES | _OTHERS
+    # DATABASE_URL, REDIS_URL and HF_TOKEN are read with the prefix, too.
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     given = {name.upper() for name in (*environment, *dotenv_values(file)) if name.upper().startswith(PREFIX)}
-    unknown = sorted(name for name in given if name.partition("__")[0] not in known)
+    unknown = sorted(name for name in given if name.partition("__")[0] not in settings | _OTHERS)
     return {name: next(iter(get_close_matches(name, settings, n=1)), None) for name in unknown}

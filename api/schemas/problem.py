@@ -57,12 +57,15 @@ class Problem(BaseModel):
 def example(status: int) -> dict[str, Any]:
     """A problem with this status, as the documentation shows it."""
     error = next(error for error in _EXAMPLES if error.status == status)
+    return document(error) | {"instance": "/v1/jobs", "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5"}
+
+
+def document(error: VlmqError) -> dict[str, Any]:
+    """What an answer says about the error, whatever the request."""
     return {
         "type": f"urn:vlmq:error:{error.code}",
         "title": CONSEQUENCES[error.code].title,
-        "status": status,
+        "status": error.status,
         "detail": error.message,
-        "instance": "/v1/jobs",
-        "request_id": "7d1f6a1e9f2b4c0e8a55f0c1d2e3f4a5",
         "error": error.as_dict(),
     }

@@ -124,11 +124,6 @@ def test_bodies_to_begin_with_are_offered_and_valid(document: dict[str, Any], pa
         model.model_validate(example["value"])
 
 
-def test_a_job_with_its_files_is_documented_as_a_form(document: dict[str, Any]) -> None:
-    form = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    assert form["schema"]["required"] == ["job"]
-
-
 def test_the_answer_of_a_job_is_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:
     body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
     made = client.post("/v1/jobs", json=body).json

@@ -39,6 +39,19 @@ def png_bomb(side: int) -> bytes:
     return _PNG + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
+def undone_patches(width: int, height: int, colors: list[tuple[int, int, int]]) -> bytes:
+    """An animated PNG in grey, on which each frame but the first draws a square that is undone before the next."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    parts = [_chunk(b"IHDR", header), _chunk(b"acTL", struct.pack(">II", len(colors) + 1, 0))]
+    rows = zlib.compress((b"\0" + bytes((90, 90, 90, 255)) * width) * height)
+    parts += [_chunk(b"fcTL", struct.pack(">5I2H2B", 0, width, height, 0, 0, 1, 10, 0, 0)), _chunk(b"IDAT", rows)]
+    for at, color in enumerate(colors):
+        control = struct.pack(">5I2H2B", 2 * at + 1, 8, 8, 8 * at, 0, 1, 10, 2, 1)
+        square = zlib.compress((b"\0" + bytes((*color, 255)) * 8) * 8)
+        parts += [_chunk(b"fcTL", control), _chunk(b"fdAT", struct.pack(">I", 2 * at + 2) + square)]
+    return _PNG + b"".join(parts) + _chunk(b"IEND", b"")
+
+
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 

@@ -9,7 +9,7 @@ from PIL import Image
 from media.load import DecodedVideo, LocalFile, MediaLoader, VideoSampling
 from tests.media.bombs import animation, canvas, endless_animation
 from tests.media.conftest import MakeLoader
-from tests.media.samples import image_bytes, moving, picture
+from tests.media.samples import image_bytes, moving, picture, undone_patches
 from vlmq.errors import ErrorCode, VlmqError
 from vlmq.sniff import is_still
 from vlmq.video_backends import VideoBackend
@@ -89,6 +89,20 @@ def test_a_picture_for_those_who_show_no_animation_is_no_frame(loader: MediaLoad
     video = load(loader, tmp_path / "a", data, VideoSampling(num_frames=3))
     assert np.array_equal(video.frames, np.stack(frames))
     assert video.total_frames == 3
+
+
+@pytest.mark.parametrize("indices", [(0, 1, 2, 3), (3,), (1, 3)])
+def test_what_a_frame_asks_to_be_undone_is_gone_from_the_next_whichever_are_seen(
+    loader: MediaLoader, tmp_path: Path, indices: tuple[int, ...]
+) -> None:
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    data = undone_patches(32, 16, colors)
+    video = load(loader, tmp_path / "a", data, VideoSampling(frame_indices=indices))
+    for index, frame in zip(indices, video.frames, strict=True):
+        expected = np.full((16, 32, 3), 90, np.uint8)
+        if index:
+            expected[:8, 8 * (index - 1) : 8 * index] = colors[index - 1]
+        assert np.array_equal(frame, expected)
 
 
 def test_the_first_frame_is_still_the_image(loader: MediaLoader, tmp_path: Path, kind: str) -> None:

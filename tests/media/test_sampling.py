@@ -82,6 +82,13 @@ def test_where_the_rate_varies_frames_are_even_in_time() -> None:
     assert choose_frames(times, 10.0, TICK, VideoSampling(num_frames=5)) == [0, 10]
 
 
+@pytest.mark.parametrize("sampling", [VideoSampling(num_frames=4), VideoSampling(num_frames=99), VideoSampling(fps=99)])
+def test_a_video_of_fewer_frames_than_are_asked_for_is_seen_whole_also_where_its_rate_varies(
+    sampling: VideoSampling,
+) -> None:
+    assert choose_frames([0.0, 0.1, 0.3, 0.35], 0.383, TICK, sampling) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "sampling",
     [

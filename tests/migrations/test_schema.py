@@ -11,8 +11,9 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
 from migrations import schema
+from models.claims import claim_next
 from models.db import Base, Database
-from models.job import JobStatus
+from models.job import JobKind, JobStatus
 from tests.processes import until
 from tests.tasks.rows import get_job, insert_deliveries, insert_job
 
@@ -128,6 +129,25 @@ def test_rows_outlive_an_upgrade_that_has_nothing_to_do(empty: Database) -> None
     job_id = insert_job(empty)
     schema.upgrade(empty.engine)
     assert get_job(empty, job_id).status == JobStatus.QUEUED
+
+
+def test_rows_outlive_the_newest_step_up_and_down(empty: Database) -> None:
+    schema.upgrade(empty.engine, "0002")
+    waiting, _, done = insert_job(empty), insert_job(empty, kind=JobKind.RENDER), insert_deliveries(empty, "http://a/")
+    before = rows(empty)
+    assert len(before) == 3
+    for move, revision in ((schema.upgrade, "head"), (schema.downgrade, "0002"), (schema.upgrade, "head")):
+        move(empty.engine, revision)
+        assert rows(empty) == before
+    with empty.write() as session:
+        claimed = claim_next(session, model="scripted", worker_id="w", lease_s=60, renders_only=True)
+        assert claimed is not None
+        assert claimed.id not in (waiting, *done)
+
+
+def rows(database: Database) -> list[tuple[object, ...]]:
+    with database.read() as session:
+        return [tuple(row) for row in session.execute(text("SELECT * FROM jobs ORDER BY id"))]
 
 
 def test_the_deliveries_of_a_deleted_job_go_with_it(empty: Database) -> None:

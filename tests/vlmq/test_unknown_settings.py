@@ -19,9 +19,19 @@ def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(tmp_path: Path) 
 
 
 def test_no_setting_is_unknown(tmp_path: Path) -> None:
-    names = {"VLMQ_" + name.upper() for name in Settings.model_fields} - {"VLMQ_HF_TOKEN"}
+    names = {"VLMQ_" + name.upper() for name in Settings.model_fields}
     given = dict.fromkeys(names, "x") | {"vlmq_port": "8000", "VLMQ_MODELS__TINY__DEVICE": "cpu"}
     assert unknown_settings(given, tmp_path / ".env") == {}
+
+
+def test_what_has_a_name_of_its_own_is_read_by_its_name_here_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VLMQ_HF_TOKEN", "hf_1")
+    monkeypatch.setenv("VLMQ_DATABASE_URL", "sqlite:////srv/jobs.db")
+    settings = Settings(_env_file=None)
+    assert settings.hf_token is not None
+    assert (settings.hf_token.get_secret_value(), settings.database_url) == ("hf_1", "sqlite:////srv/jobs.db")
 
 
 def test_the_doctor_says_that_it_does_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
