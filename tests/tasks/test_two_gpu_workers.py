@@ -93,9 +93,7 @@ def test_a_full_worker_leaves_the_rings_to_an_idle_one(bench: Bench, start: Call
     assert [bench.job(job_id).status for job_id in waiting] == [JobStatus.QUEUED] * 3
 
 
-def test_what_a_stopping_worker_gives_back_and_what_waits_behind_it_run_on_the_other(
-    bench: Bench, start: Callable[[], Part]
-) -> None:
+def test_what_a_stopping_worker_gives_back_runs_on_the_other(bench: Bench, start: Callable[[], Part]) -> None:
     first = start()
     running = fill(bench)
     start()
