@@ -233,7 +233,8 @@ Part = TextPart | InputTextPart | ImagePart | ImageUrlPart | InputImagePart | Vi
 PART_TYPES = ("text", "image", "video", "image_url", "video_url", "input_text", "input_image")
 
 
-def _content_kind(value: Any) -> str | None:
+def content_kind(value: Any) -> str | None:
+    """The tag of a message's content, by which pydantic tells which of the two it is to check."""
     return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None
 
 
@@ -247,7 +248,7 @@ class Message(Strict):
             list[Annotated[Part, Field(discriminator="type")]], Field(min_length=1, max_length=4096), Tag("<parts>")
         ],
         Discriminator(
-            _content_kind,
+            content_kind,
             custom_error_type="text_or_list",
             custom_error_message="Takes text, or a list of parts",
         ),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from api.schemas.content import content_kind
 from api.schemas.generation import Generation
 from api.schemas.strict import Strict
 
@@ -87,10 +88,6 @@ class TemplateMediaPart(Strict):
 TemplatePart = TemplateTextPart | TemplateMediaPart
 
 
-def _content_kind(value: Any) -> str | None:
-    return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None
-
-
 class TemplateMessage(Strict):
     """One turn of a prompt template; texts are Jinja."""
 
@@ -103,7 +100,7 @@ class TemplateMessage(Strict):
             Tag("<parts>"),
         ],
         Discriminator(
-            _content_kind, custom_error_type="text_or_list", custom_error_message="Takes text, or a list of parts"
+            content_kind, custom_error_type="text_or_list", custom_error_message="Takes text, or a list of parts"
         ),
     ]
 

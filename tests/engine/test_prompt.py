@@ -11,6 +11,7 @@ from engine.prompt import PromptBuilder
 from engine.types import GenerationParameters, Picture, PromptRequest, Sequence, VideoClip
 from tests.engine.listening import ask
 from tests.vlmq.test_chat_templates import GUIDE
+from vlmq.chat_templates import RESERVED_NAMES
 from vlmq.errors import ErrorCode, VlmqError
 
 DEFAULTS = GenerationParameters()
@@ -94,7 +95,7 @@ def test_a_url_in_a_part_is_never_looked_at(engine: GenerateEngine, pictures: li
     assert ids_of(with_url) == ids_of(prepare({"type": "image"}))
 
 
-@pytest.mark.parametrize("name", ["tokenize", "chat_template", "processor_kwargs", "messages", "conversation"])
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
 def test_template_variables_cannot_reach_transformers_own_arguments(name: str, engine: GenerateEngine) -> None:
     error = refusal(engine, PromptRequest(ask("x").messages, template_kwargs={name: True}))
     assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, f"template_kwargs.{name}")
