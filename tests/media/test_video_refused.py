@@ -162,11 +162,14 @@ def test_a_million_frames_a_second_are_refused(loader: MediaLoader, tmp_path: Pa
 
 
 def test_frames_beyond_the_memory_limit_are_too_large(make_loader: MakeLoader, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "video", "mp4", "libx264", [picture(640, 480)] * 120, options={"preset": "ultrafast"})
-    loader = make_loader(decode_memory_bytes=320 * 2**20)
-    error = refusal(loader, path, VideoSampling(num_frames=120))
+    path = write_video(
+        tmp_path / "video", "mp4", "libx264", [picture(1280, 1152)] * 128, options={"preset": "ultrafast"}
+    )
+    # Less than all frames, and with room for the 64 MiB of address space that each decoding thread may reserve.
+    loader = make_loader(decode_memory_bytes=512 * 2**20)
+    error = refusal(loader, path, VideoSampling(num_frames=128))
     assert error.code is ErrorCode.VIDEO_TOO_LARGE
-    assert load(loader, path, VideoSampling(num_frames=120, max_pixels=10_000)).frames.shape[0] == 120
+    assert load(loader, path, VideoSampling(num_frames=128, max_pixels=10_000)).frames.shape[0] == 128
 
 
 def test_a_gif_of_ten_thousand_frames_is_sampled(loader: MediaLoader, tmp_path: Path) -> None:
